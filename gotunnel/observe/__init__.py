@@ -1,0 +1,1 @@
+"""What happened, told to machines: `events` are the lines of `--events` (contract §6)."""

@@ -1,0 +1,146 @@
+"""Events: frozen dataclasses, one for each name of contract §6, written as JSON lines.
+
+Rules:
+- Lower layers get an `Emit` (any callable that takes an Event) and import nothing else from here.
+- `reason` and `error` are ids of the catalogue; `detail` says it in words.  Secrets never appear:
+  names of upstreams are their redacted chains.
+- Fields that are None are left out of the line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import sys
+import threading
+from collections.abc import Callable
+from typing import IO, ClassVar
+
+from gotunnel.address import redact
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """Base; `name` is the value of `event` in the line."""
+
+    name: ClassVar[str] = ""
+
+
+Emit = Callable[[Event], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ready(Event):
+    """The local endpoint listens; `proxy` and `modproxy` are its addresses without the secret."""
+
+    name: ClassVar[str] = "ready"
+    proxy: str
+    modproxy: str | None
+    upstreams: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dial(Event):
+    """One way out was tried for one target; `ms` from the start of the try."""
+
+    name: ClassVar[str] = "dial"
+    upstream: str
+    target: str
+    ms: float
+    ok: bool
+    error: str | None = None
+    detail: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failover(Event):
+    """Traffic moved from one way out to another; `source` is written as `from`."""
+
+    name: ClassVar[str] = "failover"
+    source: str
+    to: str
+    target: str
+    reason: str
+    detail: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BreakerChange(Event):
+    """`state` is closed, open or half-open."""
+
+    name: ClassVar[str] = "breaker"
+    upstream: str
+    state: str
+    reason: str | None = None
+    detail: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Attempt(Event):
+    """CMD ended once; `finding` is the id read from its output, if it failed."""
+
+    name: ClassVar[str] = "attempt"
+    number: int
+    argv0: str
+    exit: int
+    finding: str | None = None
+    detail: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Exit(Event):
+    """The run is over."""
+
+    name: ClassVar[str] = "exit"
+    status: int
+    attempts: int
+    ms: float
+
+
+_KEYS = {"source": "from"}
+
+
+def as_line(event: Event, run: str, now: datetime.datetime) -> str:
+    """The JSON line of `event`, without its newline."""
+    record: dict[str, object] = {
+        "ts": now.astimezone(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "event": event.name,
+        "run": run,
+    }
+    for field in dataclasses.fields(event):
+        value = getattr(event, field.name)
+        if value is None:
+            continue
+        if isinstance(value, str):
+            value = redact(value)
+        elif isinstance(value, float):
+            value = round(value, 1)
+        record[_KEYS.get(field.name, field.name)] = value
+    return json.dumps(record, ensure_ascii=False)
+
+
+class EventLog:
+    """Writes events to a file, one flushed line each; `-` is standard error.
+
+    Raises OSError where the file can't be opened for appending.
+    """
+
+    def __init__(self, path: str, run: str) -> None:
+        self._run = run
+        self._lock = threading.Lock()
+        self._owned = path != "-"
+        self._file: IO[str] = open(path, "a", encoding="utf-8") if self._owned else sys.stderr  # noqa: SIM115
+
+    def __call__(self, event: Event) -> None:
+        line = as_line(event, self._run, datetime.datetime.now(datetime.UTC))
+        with self._lock:
+            if not self._file.closed:
+                self._file.write(line + "\n")
+                self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; events after this are dropped."""
+        if self._owned:
+            with self._lock:
+                self._file.close()
