@@ -1,1 +1,1 @@
-"""TODO"""
+"""See the files."""
