@@ -96,3 +96,7 @@ class NoWayOut(DialError):
             blame=first.blame if first else Blame.HOP,
             another_way=any(error.another_way for _, error in self.failures),
         )
+
+
+class StreamLost(GotunnelError):
+    """An open stream broke; what was read before is all there is."""

@@ -1,1 +1,15 @@
-"""See the files."""
+"""Everything that can be wrong, and how it is told from a line of output.
+
+    kinds.py      THE table: one row for each id of contract §7, with stage, fix, and may another way help
+    catalogue.py  a Finding (one thing that is wrong, here and now) and the report of several
+    patterns.py   THE other table: what go, git, curl and ssh print -> id
+    reader.py     bytes as they come -> matches; cut lines, colours and endless lines are dealt with here
+
+Doctor makes findings from checks, explain from a log, `child/classify` decides by matches whether a
+command is worth repeating.  All three take their words from the one table, so they never disagree.
+
+A line goes:  bytes -> Blocks (whole lines) -> keyword regex (cheap, drops nearly all) -> patterns whose
+keyword is in the line, in order -> Match -> a `server response:` line may refine it -> weak ones dropped.
+
+Nothing here does I/O, and nothing here imports more than the ground floor.
+"""

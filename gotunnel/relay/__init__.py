@@ -1,1 +1,4 @@
-"""See the files."""
+"""Two streams become one.
+
+copy   any two streams, at the level of their callbacks: no task, no wake-up for each piece
+"""

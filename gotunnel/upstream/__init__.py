@@ -1,1 +1,11 @@
-"""See the files."""
+"""The ways out: every hop kind is a dialer, a chain is a fold of them.
+
+dialer      the interface: Dialer.dial(target) -> Stream
+spec        CHAIN text -> frozen hop specifications
+chain       specifications -> dialers, sharing hops
+direct      this machine's network            connect   HTTP CONNECT proxies
+socks       SOCKS4, 4a, 5, 5h                  ssh       jump hosts, by asyncssh
+  ssh_plan    a hop as typed + ssh_config -> plain values     ssh_config  the reader of ssh_config(5)
+  ssh_keys    which keys are offered, in order                host_keys   known_hosts
+  ssh_errors  what the server said -> finding and blame
+"""

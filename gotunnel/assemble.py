@@ -1,0 +1,146 @@
+"""Configuration becomes objects; the only place where that happens.
+
+An `Engine` is everything between a client and the network: endpoint -> router -> pool -> chains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote
+
+from gotunnel.address import HostPort
+from gotunnel.config.load import WaysOut
+from gotunnel.config.model import Config
+from gotunnel.config.model import Upstream as UpstreamConfig
+from gotunnel.errors import ConfigError, DialError
+from gotunnel.listener.auth import USER, new_secret
+from gotunnel.listener.proxy import Endpoint
+from gotunnel.observe.events import Emit
+from gotunnel.pattern import Pattern
+from gotunnel.pool.pool import Pool, Upstream
+from gotunnel.route import RejectDialer, Route, Router
+from gotunnel.tasks import Tasks
+from gotunnel.upstream.chain import ChainBuilder
+from gotunnel.upstream.dialer import Dialer
+from gotunnel.upstream.direct import DirectDialer
+from gotunnel.upstream.spec import Chain, HopSpec, SshHop, parse_chain
+
+
+@dataclass(slots=True)
+class Engine:
+    """The running parts; `start` opens, `close` leaves nothing behind."""
+
+    pool: Pool
+    pools: tuple[Pool, ...]
+    dialer: Dialer
+    endpoint: Endpoint
+    builder: ChainBuilder
+    user: str
+    secret: str
+    tasks: Tasks
+    address: HostPort | None = None
+
+    @property
+    def proxy_url(self) -> str:
+        """What HTTPS_PROXY is set to, secret included."""
+        credentials = f"{quote(self.user or USER, '')}:{quote(self.secret, '')}@" if self.secret else ""
+        return f"http://{credentials}{self.address}"
+
+    async def start(self, listen: HostPort) -> HostPort:
+        """Listen, and begin to open the ways out, which nobody waits for.  Raises ConfigError."""
+        self.address = await self.endpoint.start(listen)
+        self.tasks.spawn("warm", self.pool.warm())
+        return self.address
+
+    async def close(self) -> None:
+        """Close the listener, then the pools, then every hop."""
+        await self.tasks.close()
+        await self.endpoint.close()
+        for pool in self.pools:
+            await pool.close()
+        await self.builder.close()
+
+
+def build_engine(
+    config: Config,
+    ways: WaysOut,
+    *,
+    emit: Emit,
+    ask: Callable[[str], str | None] | None = None,
+    on_failure: Callable[[HostPort, DialError], None] | None = None,
+    adjust: Callable[[Chain], Chain] = lambda chain: chain,
+) -> Engine:
+    """All objects of one run; `adjust` puts the command line's -i, -F and --known-hosts in.
+
+    Raises ConfigError.
+    """
+    uses: dict[str, set[tuple[HopSpec, ...]]] = {}
+    pools: list[Pool] = []
+
+    def lost(hop: tuple[HopSpec, ...], error: DialError) -> None:
+        for name, hops in uses.items():
+            if hop in hops:
+                for pool in pools:
+                    pool.lost(name, error)
+
+    builder = ChainBuilder(ask=ask, on_lost=lost)
+    built: dict[str, Upstream] = {}
+    for wanted in (*ways.pool, *ways.others):
+        chain = adjust(_chain(wanted, ways))
+        built[wanted.name] = Upstream(wanted.name, builder.build(chain), wanted.tags)
+        uses[wanted.name] = builder.prefixes(chain)
+
+    def pool_of(names: list[str]) -> Pool:
+        made = Pool(
+            [built[n] for n in names], emit=emit, strategy=config.pool.strategy, hedge=config.pool.hedge
+        )
+        pools.append(made)
+        return made
+
+    main = pool_of([u.name for u in ways.pool])
+    dialers: dict[str, Dialer] = {"pool": main, "direct": DirectDialer(), "reject": RejectDialer()}
+
+    def dialer_for(to: str) -> Dialer:
+        if to not in dialers:
+            names = [n for n, u in built.items() if n == to or to in u.tags]
+            dialers[to] = pool_of(names)
+        return dialers[to]
+
+    routes = [Route(tuple(map(Pattern.parse, r.match)), dialer_for(r.to)) for r in ways.routes]
+    user, secret = _credentials(config)
+    router = Router(routes, main)
+    endpoint = Endpoint(router, user=user, secret=secret, head=config.limits.head, on_failure=on_failure)
+    return Engine(main, tuple(pools), router, endpoint, builder, user, secret, Tasks("engine"))
+
+
+def _chain(upstream: UpstreamConfig, ways: WaysOut) -> Chain:
+    chain = parse_chain(upstream.via)
+    if not (ways.ssh_key or ways.ssh_known_hosts):
+        return chain
+    return Chain(
+        tuple(
+            replace(hop, key_text=ways.ssh_key, known_hosts_text=ways.ssh_known_hosts)
+            if isinstance(hop, SshHop)
+            else hop
+            for hop in chain.hops
+        )
+    )
+
+
+def _credentials(config: Config) -> tuple[str, str]:
+    """(user, secret) of the listener; an empty user means any, an empty secret means nobody is asked."""
+    auth = config.listen.auth
+    if auth.mode == "off":
+        return "", ""
+    if auth.mode == "auto":
+        return "", new_secret()
+    try:
+        secret = Path(auth.password_file).expanduser().read_text(encoding="utf-8").strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        words = getattr(error, "strerror", None) or "is no text"
+        raise ConfigError(f"listen.auth: password_file {auth.password_file}: {words}") from error
+    if not secret:
+        raise ConfigError(f"listen.auth: password_file {auth.password_file}: is empty")
+    return auth.user, secret

@@ -1,0 +1,46 @@
+"""What a person is told: one line for each thing they must know, on standard error.
+
+Rules:
+- Each line starts `gotunnel: `; nothing goes to standard output.
+- A way out that goes down or takes over is said once, not for each request.
+- Secrets are masked and control characters removed here, whoever wrote the text.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from gotunnel.address import one_line, redact
+from gotunnel.observe.events import BreakerChange, Event, Failover
+
+
+def tell(text: str) -> None:
+    """One line to standard error."""
+    try:
+        sys.stderr.write(f"gotunnel: {one_line(redact(text), 1000)}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # nobody listens any more
+
+
+class Console:
+    """Turns events into lines; `quiet` leaves errors only."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._down: dict[str, str] = {}
+
+    def __call__(self, event: Event) -> None:
+        if self._quiet:
+            return
+        if isinstance(event, BreakerChange):
+            if event.state == "open" and event.reason != self._down.get(event.upstream):
+                self._down[event.upstream] = event.reason or ""
+                tell(f"way out {event.upstream} is down: {event.reason}: {event.detail}")
+            elif event.state == "closed" and self._down.pop(event.upstream, None) is not None:
+                tell(f"way out {event.upstream} works again")
+        elif isinstance(event, Failover):
+            if event.source in self._down:
+                tell(f"now by {event.to}")
+            else:
+                tell(f"now by {event.to}, since {event.source}: {event.reason}: {event.detail}")

@@ -1,0 +1,142 @@
+"""The parser and the way from errors to one line and an exit status (contract §1, §2).
+
+Rules:
+- Nothing heavy is imported before a command is known: `gotunnel --help` must feel instant.
+- A GotunnelError is one line and its status; an interrupt is 130; anything else is a bug and shows its trace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from gotunnel import __version__
+from gotunnel.errors import GotunnelError, UsageError
+
+_EPILOG = """examples:
+  gotunnel run -J dev@bastion -- go mod tidy
+  gotunnel run --via http://proxy.office:3128 --via ssh://dev@bastion:443 -- go build ./...
+  gotunnel demo
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with our form of an error: one line, status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see: {self.prog} --help")
+
+
+# command -> (module, what it does); only the module of the command at hand is imported
+COMMANDS = {
+    "run": ("gotunnel.cli.run", "runs CMD through the ways out; repeats it when only the network failed"),
+    "connect": ("gotunnel.cli.connect", "joins standard input and output to HOST:PORT: an ssh ProxyCommand"),
+    "config": ("gotunnel.cli.config", "shows and checks the configuration"),
+    "demo": ("gotunnel.cli.demo", "shows a failover on this machine: no configuration, no network, no root"),
+}
+
+
+def build_parser(*commands: str) -> Parser:
+    """The command line, with the options of `commands` (the others are named only)."""
+    parser = Parser(
+        prog="gotunnel",
+        description="Makes Go modules work on any network: opens ways out, runs CMD by them, fails over.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"gotunnel {__version__}")
+    _add_global(parser, top=True)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for name, (path, words) in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=words, description=words, allow_abbrev=False)
+        if name in commands:
+            module = import_module(path)
+            sub.usage = getattr(module, "USAGE", None)
+            _add_global(sub, top=False)
+            module.add_arguments(sub)
+            sub.set_defaults(main=module.main)
+    return parser
+
+
+def _add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
+    # on a subcommand an option not given must not undo what stood before the subcommand
+    default = None if top else argparse.SUPPRESS
+    parser.add_argument("--config", metavar="FILE", default=default, help="configuration file")
+    parser.add_argument(
+        "--log-level", choices=("error", "warning", "info", "debug"), default=default, help="default: info"
+    )
+    parser.add_argument("--log-format", choices=("text", "json"), default=default)
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", default=False if top else argparse.SUPPRESS, help="errors only"
+    )
+
+
+def _command_at(args: Sequence[str]) -> int:
+    """Where the command stands in `args`; `gotunnel go mod tidy` is answered with the right spelling."""
+    index = 0
+    while index < len(args) and args[index].startswith("-"):
+        index += 2 if args[index] in ("--config", "--log-level", "--log-format") else 1
+    if index >= len(args) or args[index] in COMMANDS:
+        return min(index, len(args))
+    import shlex
+    from difflib import get_close_matches
+    from shutil import which
+
+    word = args[index]
+    near = get_close_matches(word, COMMANDS, 1)
+    if which(word) is not None:
+        right = shlex.join(args[index:])
+        raise UsageError(f"{word!r} is no command of gotunnel; write: gotunnel run -- {right}")
+    hint = f"did you mean {near[0]!r}?" if near else f"commands: {', '.join(COMMANDS)}"
+    raise UsageError(f"{word!r} is no command; {hint}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit status."""
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except GotunnelError as error:
+        from gotunnel.cli.console import tell
+
+        tell(str(error))
+        return error.status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 141  # 128 + SIGPIPE
+
+
+def _dispatch(args: list[str]) -> int:
+    parser = build_parser()
+    if not args:
+        parser.print_help(sys.stderr)
+        return 2
+    at = _command_at(args)
+    command: list[str] = []
+    if at < len(args):
+        parser = build_parser(args[at])
+        if args[at] == "run":
+            from gotunnel.cli.options import split_command
+
+            options_of_run, command = split_command(parser, "run", args[at + 1 :])
+            args = [*args[: at + 1], *options_of_run]
+    options = parser.parse_args(args)
+    if options.command is None:
+        raise UsageError(f"no command; commands: {', '.join(COMMANDS)}")
+    if options.command == "run":
+        options.argv = command
+    _set_up_log(options)
+    call: Callable[[argparse.Namespace], int] = options.main
+    return call(options)
+
+
+def _set_up_log(options: argparse.Namespace) -> None:
+    if options.log_level == "debug":
+        import logging
+
+        logging.basicConfig(level=logging.DEBUG, format="gotunnel: %(name)s: %(message)s")
+        logging.getLogger("asyncssh").setLevel(logging.INFO)

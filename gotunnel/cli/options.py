@@ -1,0 +1,113 @@
+"""The options that name ways out, and where CMD begins.
+
+Rules:
+- Options after CMD's name are CMD's: the line is cut before argparse sees it.
+- ssh's own letters (-J, -i, -F) mean what they mean to ssh; `--via` and `-J` may be mixed, in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gotunnel.config.load import Loaded, WaysOut
+    from gotunnel.upstream.spec import Chain
+
+
+def add_ways(parser: argparse.ArgumentParser) -> None:
+    """--via and ssh's letters."""
+    group = parser.add_argument_group("ways out")
+    group.add_argument(
+        "--via",
+        action="append",
+        default=[],
+        metavar="CHAIN",
+        help="a way out: hops joined by commas, outermost first (bastion, http://proxy:3128,ssh://dev@inner, "
+        "socks5h://…, direct:); repeat it for alternates, first preferred",
+    )
+    group.add_argument(
+        "-J", dest="via", action="append", metavar="[USER@]HOST[:PORT],…", help="SSH jump hosts, as in ssh -J"
+    )
+    group.add_argument(
+        "-i", dest="identity", action="append", default=[], metavar="FILE", help="SSH key file"
+    )
+    group.add_argument(
+        "-F", dest="ssh_config", metavar="FILE", help="SSH configuration instead of ~/.ssh/config"
+    )
+    group.add_argument("--known-hosts", metavar="FILE", help="known_hosts instead of the SSH configuration's")
+
+
+def split_command(
+    parser: argparse.ArgumentParser, command: str, args: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """(our options, CMD and its arguments): CMD begins after `--`, or at the first word that is no option."""
+    parser = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices[command]
+    index = 0
+    while index < len(args):
+        word = args[index]
+        if word == "--":
+            return list(args[:index]), list(args[index + 1 :])
+        if not word.startswith("-") or word == "-":
+            break
+        index += 2 if _takes_next(parser, word) else 1
+    return list(args[:index]), list(args[index:])
+
+
+def _takes_next(parser: argparse.ArgumentParser, word: str) -> bool:
+    """Is the word after this option its value?"""
+    name, equals, _ = word.partition("=")
+    if word.startswith("--"):
+        if equals:
+            return False
+        found = [a for o, a in parser._option_string_actions.items() if o.startswith(name)]
+        exact = parser._option_string_actions.get(name)
+        return any(a.nargs is None for a in ([exact] if exact else found))
+    action = parser._option_string_actions.get(word[:2])
+    return action is not None and action.nargs is None and len(word) == 2
+
+
+def ssh_defaults(args: argparse.Namespace, chain: Chain) -> Chain:
+    """`chain` with -i, -F and --known-hosts on each ssh hop that has none of its own."""
+    from gotunnel.upstream.spec import Chain, SshHop
+
+    identity = tuple(os.path.expanduser(path) for path in args.identity)
+    config = os.path.expanduser(args.ssh_config or "")
+    known = os.path.expanduser(args.known_hosts or "")
+    return Chain(
+        tuple(
+            replace(
+                hop,
+                identity=hop.identity or identity,
+                config=hop.config or config,
+                known_hosts=hop.known_hosts or known,
+            )
+            if isinstance(hop, SshHop)
+            else hop
+            for hop in chain.hops
+        )
+    )
+
+
+def load_ways(args: argparse.Namespace) -> tuple[Loaded, WaysOut]:
+    """The configuration and the ways out for a command line.  Raises ConfigError."""
+    from gotunnel.config.load import load, resolve_upstreams
+    from gotunnel.config.sources import flags_of
+
+    loaded = load(flags_of(args), os.environ, path=args.config)
+    ways = resolve_upstreams(loaded.config, os.environ, via=args.via, file=loaded.path)
+    if ways.nested and not ways.configured:
+        # inside another gotunnel, and nothing else named: its endpoint, never a silent direct connection
+        return loaded, _outer(ways)
+    return loaded, ways
+
+
+def _outer(ways: WaysOut) -> WaysOut:
+    from gotunnel.config.model import Upstream
+
+    return replace(
+        ways, pool=(Upstream("outer gotunnel", os.environ["GOTUNNEL_PROXY"]),), source="GOTUNNEL_PROXY"
+    )

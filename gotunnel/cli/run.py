@@ -1,0 +1,160 @@
+"""`gotunnel run`: opens the ways out and the endpoint, starts CMD with them, repeats it if need be.
+
+Rules:
+- CMD starts at once, while the ways out are being opened: a run that needs no network waits for none.
+- What is wrong with the configuration is said before CMD starts (78); what is wrong with the network only
+  when CMD has asked for it.
+- CMD's standard output is never touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from gotunnel.cli.options import add_ways, load_ways, ssh_defaults
+from gotunnel.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from gotunnel.config.load import Loaded, WaysOut
+
+USAGE = "gotunnel run [options] [--] CMD [ARG…]"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `run`; CMD is cut off before argparse sees it."""
+    add_ways(parser)
+    group = parser.add_argument_group("the run")
+    group.add_argument(
+        "--mirror",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a module proxy, tried before go's own list",
+    )
+    group.add_argument(
+        "--retries", type=int, metavar="N", help="repeats of CMD after a network failure (default 3; go only)"
+    )
+    group.add_argument(
+        "--timeout", metavar="DURATION", help="for the whole run, such as 90s or 10m (status 124)"
+    )
+    group.add_argument("--events", metavar="FILE", help="events as JSON lines; - is standard error")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the command; returns CMD's status, or ours (contract §2)."""
+    if not args.argv:
+        raise UsageError(f"what shall I run? {USAGE}")
+    if args.retries is not None and not 0 <= args.retries <= 100:
+        raise UsageError(f"--retries {args.retries}: want 0 to 100")
+    from gotunnel.goenv import mirror_url
+
+    args.mirror = [mirror_url(url) for url in args.mirror]
+    timeout = _duration(args.timeout) if args.timeout is not None else None
+    loaded, ways = load_ways(args)
+    import asyncio
+
+    return asyncio.run(_run(args, loaded, ways, timeout))
+
+
+def _duration(text: str) -> float:
+    from gotunnel.config.values import seconds
+
+    try:
+        return seconds(0.1, 7 * 24 * 3600).parse(text)
+    except ValueError as error:
+        raise UsageError(f"--timeout {text}: {error}") from None
+
+
+async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout: float | None) -> int:
+    import asyncio
+
+    from gotunnel.address import HostPort
+    from gotunnel.assemble import build_engine
+    from gotunnel.child.retry import Runner
+    from gotunnel.child.signals import Signals
+    from gotunnel.cli.console import Console, tell
+    from gotunnel.goenv import compose, git_proxy_command, own_command, read
+    from gotunnel.observe.events import Event, EventLog, Exit, Ready
+
+    started = time.monotonic()
+    run_id = secrets.token_hex(6)
+    config = loaded.config
+    console = Console(quiet=args.quiet)
+    with contextlib.ExitStack() as stack:
+        log = None
+        if args.events is not None:
+            try:
+                log = EventLog(args.events, run_id)
+            except OSError as error:
+                raise ConfigError(f"--events {args.events}: {error.strerror}") from error
+            stack.callback(log.close)
+
+        def emit(event: Event) -> None:
+            console(event)
+            if log is not None:
+                log(event)
+
+        _warn_of_passwords(args.via)
+        signals = stack.enter_context(Signals())
+        runner = Runner(
+            args.argv,
+            signals=signals,
+            emit=emit,
+            tell=tell,
+            retries=config.retry.attempts,
+            any_command=args.retries is not None,
+            backoff=(config.retry.backoff.first, config.retry.backoff.last),
+        )
+        engine = build_engine(
+            config, ways, emit=emit, on_failure=runner.failed, adjust=lambda chain: ssh_defaults(args, chain)
+        )
+        try:
+            listen = config.listen.proxy
+            address = await engine.start(HostPort(listen.host, listen.port))
+            emit(Ready(str(address), None, tuple(u.name for u in engine.pool.upstreams)))
+            found = await asyncio.to_thread(read, os.environ)
+            env = compose(
+                os.environ,
+                found,
+                proxy_url=engine.proxy_url,
+                run_id=run_id,
+                mirrors=[*args.mirror, *config.go.mirrors],
+                private=config.go.private,
+                command=own_command(),
+                git_proxy=git_proxy_command(),
+            )
+            status = await runner.run(env, engine.pool, timeout=timeout)
+        finally:
+            await engine.close()
+        if runner.wants_mirror and not ways.configured and not args.mirror:
+            await _suggest_mirror(args, config.go.mirrors)
+        emit(Exit(status, runner.attempts, (time.monotonic() - started) * 1000))
+    sys.stderr.flush()
+    return status
+
+
+def _warn_of_passwords(chains: list[str]) -> None:
+    from gotunnel.cli.console import tell
+    from gotunnel.upstream.spec import parse_chain
+
+    if any(parse_chain(chain).has_typed_password for chain in chains):
+        tell("a password typed to --via can be seen in ps; give it by ?password_file= or ?password_env=")
+
+
+async def _suggest_mirror(args: argparse.Namespace, tried: tuple[str, ...]) -> None:
+    import shlex
+
+    from gotunnel.child.mirrors import PRESETS, first_reachable
+    from gotunnel.cli.console import tell
+
+    mirror = await first_reachable([m for m in PRESETS if m not in tried])
+    if mirror is None:
+        tell("no preset mirror can be reached from here either; name a way out: gotunnel run -J HOST -- …")
+        return
+    tell(f"{mirror} can be reached from here; try: gotunnel run --mirror {mirror} -- {shlex.join(args.argv)}")

@@ -1,0 +1,187 @@
+"""What CMD is told (contract §5), and how go's own settings are read.
+
+Rules:
+- `compose` is pure: it gets what was read and gives the whole environment; nothing of the user's that go or
+  git reads otherwise is changed.
+- Upper and lower case are both set: go reads upper first, curl and git prefer lower.
+- git's ssh goes through `gotunnel connect`; a user's own ssh command (GIT_SSH_COMMAND, core.sshCommand) is
+  extended, not replaced.  A user's git `http.proxy` would beat the environment, so it is overridden.
+- The secret is in the environment only, never in argv.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gotunnel.errors import UsageError
+
+DEFAULT_GOPROXY = "https://proxy.golang.org,direct"
+_READ_TIMEOUT = 10.0  # seconds
+_LOOPBACK = "localhost,127.0.0.1,::1"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was read of the user's go and git settings."""
+
+    goproxy: str = DEFAULT_GOPROXY
+    goprivate: str = ""
+    gonoproxy: str = ""  # "" where it only follows GOPRIVATE
+    gonosumdb: str = ""
+    git_ssh: str = ""  # core.sshCommand
+    git_proxies: tuple[str, ...] = ()  # names of http.*.proxy settings
+
+
+def read(environ: Mapping[str, str], *, cwd: str | None = None) -> Found:
+    """Ask go and git; what isn't installed gives its defaults.  Blocks for some tens of milliseconds."""
+    go = _ask(["go", "env", "-json", "GOPROXY", "GOPRIVATE", "GONOPROXY", "GONOSUMDB"], environ, cwd)
+    try:
+        values = json.loads(go) if go else {}
+    except ValueError:
+        values = {}
+    private = values.get("GOPRIVATE", environ.get("GOPRIVATE", ""))
+    ssh = ""
+    proxies: list[str] = []
+    pattern = r"^(core\.sshcommand|http\.(.*\.)?proxy)$"
+    for item in _ask(["git", "config", "-z", "--get-regexp", pattern], environ, cwd).split("\0"):
+        name, _, value = item.partition("\n")
+        if name == "core.sshcommand":
+            ssh = value
+        elif name:
+            proxies.append(name)
+    return Found(
+        goproxy=values.get("GOPROXY", environ.get("GOPROXY", "")) or DEFAULT_GOPROXY,
+        goprivate=private,
+        # go prints GOPRIVATE's value where these are not set; equal is as good as unset
+        gonoproxy="" if values.get("GONOPROXY", "") == private else values["GONOPROXY"],
+        gonosumdb="" if values.get("GONOSUMDB", "") == private else values["GONOSUMDB"],
+        git_ssh=ssh,
+        git_proxies=tuple(dict.fromkeys(proxies)),
+    )
+
+
+def _ask(argv: list[str], environ: Mapping[str, str], cwd: str | None) -> str:
+    program = shutil.which(argv[0], path=environ.get("PATH", os.defpath))
+    if program is None:
+        return ""
+    try:
+        done = subprocess.run(
+            [program, *argv[1:]],
+            env=dict(environ),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_READ_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
+
+
+def mirror_url(text: str) -> str:
+    """Check one `--mirror`.  Raises UsageError."""
+    if any(c in text for c in ",| \t\n") or not text.startswith(("https://", "http://", "file:///")):
+        raise UsageError(f"--mirror {text!r}: want the URL of a module proxy, such as https://goproxy.cn")
+    return text.rstrip("/")
+
+
+def with_mirrors(goproxy: str, mirrors: Sequence[str]) -> str:
+    """The list with mirrors before it; `|` so that any error of a mirror falls through to the next source."""
+    return "|".join([*mirrors, goproxy])
+
+
+def own_command() -> list[str]:
+    """How to call gotunnel again, by absolute path."""
+    script = Path(sys.executable).parent / "gotunnel"
+    if script.is_file():
+        return [str(script)]
+    return [sys.executable, "-m", "gotunnel"]
+
+
+def git_proxy_command() -> str:
+    """The one-word wrapper for GIT_PROXY_COMMAND, or "" where it isn't installed."""
+    for folder in (str(Path(sys.executable).parent), sysconfig.get_path("scripts")):
+        script = Path(folder) / "gotunnel-connect"
+        if script.is_file() and " " not in str(script):
+            return str(script)
+    return ""
+
+
+def compose(
+    environ: Mapping[str, str],
+    found: Found,
+    *,
+    proxy_url: str,
+    run_id: str,
+    mirrors: Sequence[str] = (),
+    private: Sequence[str] = (),
+    command: Sequence[str] = (),
+    git_proxy: str = "",
+) -> dict[str, str]:
+    """The whole environment of CMD.
+
+    `proxy_url` carries the secret; `command` is how CMD's children call gotunnel; `private` are the patterns
+    of [go] private.
+    """
+    env = {k: v for k, v in environ.items() if k != "REQUEST_METHOD"}
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+        env[name] = env[name.lower()] = proxy_url
+    env["NO_PROXY"] = env["no_proxy"] = _LOOPBACK
+    env["GOTUNNEL_PROXY"] = proxy_url
+    env["GOTUNNEL_RUN_ID"] = run_id
+    if mirrors:
+        env["GOPROXY"] = with_mirrors(found.goproxy, mirrors)
+    if private:
+        env["GOPRIVATE"] = _joined(found.goprivate, private)
+        for name, value in (("GONOPROXY", found.gonoproxy), ("GONOSUMDB", found.gonosumdb)):
+            if value:
+                env[name] = _joined(value, private)
+    if command:
+        ssh = git_ssh_command(environ, found, command)
+        if ssh:
+            env["GIT_SSH_COMMAND"] = ssh
+    if git_proxy:
+        env["GIT_PROXY_COMMAND"] = git_proxy
+    _override_git_proxies(env, found.git_proxies, proxy_url)
+    return env
+
+
+def _joined(before: str, more: Sequence[str]) -> str:
+    return ",".join(filter(None, [before, *more]))
+
+
+def git_ssh_command(environ: Mapping[str, str], found: Found, command: Sequence[str]) -> str:
+    """The user's ssh command for git with our ProxyCommand; "" where it isn't an OpenSSH ssh.
+
+    ControlPath=none: with ControlMaster=no alone a live master is used, and ProxyCommand skipped.
+    """
+    base = environ.get("GIT_SSH_COMMAND") or found.git_ssh or shlex.quote(environ.get("GIT_SSH") or "ssh")
+    try:
+        words = shlex.split(base)
+    except ValueError:
+        return ""
+    if not words or Path(words[0]).name not in ("ssh", "ssh.exe"):
+        return ""
+    call = " ".join(shlex.quote(word).replace("%", "%%") for word in command)
+    proxy = shlex.quote(f"ProxyCommand={call} connect %h %p")
+    return f"{base} -o BatchMode=yes -o ControlPath=none -o {proxy}"
+
+
+def _override_git_proxies(env: dict[str, str], names: Sequence[str], proxy_url: str) -> None:
+    if not names:
+        return
+    count = int(env.get("GIT_CONFIG_COUNT") or 0) if (env.get("GIT_CONFIG_COUNT") or "0").isdigit() else 0
+    for offset, name in enumerate(names):
+        env[f"GIT_CONFIG_KEY_{count + offset}"] = name
+        env[f"GIT_CONFIG_VALUE_{count + offset}"] = proxy_url
+    env["GIT_CONFIG_COUNT"] = str(count + len(names))

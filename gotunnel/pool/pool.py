@@ -1,0 +1,282 @@
+"""The pool: tries candidates until one reaches the target; whoever holds it never sees the failures.
+
+Rules:
+- Order, breaker and hedge decide (pure); this file does the I/O and feeds them.
+- At most two dials at once for one target; the loser is closed when it arrives.
+- Only the hop's own faults open its breaker; a target that refuses is tried by another way, and if all ways
+  say so, the target is to blame.
+- There is no way out but the listed ones: when none is usable the dial fails, it never goes direct.
+- A way out that has worked before is waited for (PATIENCE); one that never did is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from gotunnel.address import HostPort
+from gotunnel.errors import Blame, DialError, NoWayOut
+from gotunnel.observe.events import BreakerChange, Dial, Emit, Failover
+from gotunnel.pool.breaker import Breaker, State
+from gotunnel.pool.hedge import DialTimes, delay
+from gotunnel.pool.order import Candidate, order
+from gotunnel.tasks import Tasks
+from gotunnel.upstream.dialer import Dialer, Stream
+
+PATIENCE = 8.0  # seconds that a dial waits for a way out that has worked before
+DEADLINE = 12.0  # seconds for one dial in all
+
+
+class Upstream:
+    """A configured way out and what is known of it."""
+
+    def __init__(self, name: str, dialer: Dialer, tags: Sequence[str] = ()) -> None:
+        self.name = name
+        self.dialer = dialer
+        self.tags = tuple(tags)
+        self.breaker = Breaker()
+        self.times = DialTimes()
+        self.put_last = 0
+        self.has_worked = False
+        self.last_error: DialError | None = None  # of the last dial, None after a success
+
+    @property
+    def is_down(self) -> bool:
+        """True if the last thing known of it is its own fault or refusal."""
+        error = self.last_error
+        return error is not None and (error.charges_hop or error.blame is Blame.POLICY)
+
+
+class Pool:
+    """Several ways out as one dialer."""
+
+    def __init__(
+        self,
+        upstreams: Sequence[Upstream],
+        *,
+        emit: Emit,
+        strategy: str = "ordered",
+        hedge: float | str | None = "auto",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not upstreams:
+            raise ValueError("a pool wants at least one way out")
+        self.upstreams = tuple(upstreams)
+        self._emit = emit
+        self._strategy = strategy
+        self._hedge = hedge
+        self._clock = clock
+        self._turn = 0
+        self._blamed = 0
+        self._current: Upstream | None = None
+        self._tasks = Tasks("pool")
+        self._changed = asyncio.Event()
+
+    @property
+    def label(self) -> str:
+        return "pool"
+
+    @property
+    def all_down(self) -> bool:
+        """True when the last word of every way out was a failure of its own."""
+        return all(u.is_down for u in self.upstreams)
+
+    def put_last(self, name: str) -> None:
+        """Try this way out after all others from now on (it was to blame for a failed run)."""
+        for upstream in self.upstreams:
+            if upstream.name == name:
+                self._blamed += 1
+                upstream.put_last = self._blamed
+
+    def blame_current(self) -> str | None:
+        """Put the way out that carried last behind all others; its name, if there is another."""
+        if self._current is None or len(self.upstreams) < 2:
+            return None
+        self.put_last(self._current.name)
+        return self._current.name
+
+    async def wait_usable(self) -> bool:
+        """Wait until a way out opens again, trying those that rest; True when one does."""
+        while True:
+            pause = max(0.05, min(u.breaker.rests_until() for u in self.upstreams) - self._clock())
+            await asyncio.sleep(pause)
+            for upstream in self.upstreams:
+                if upstream.breaker.usable(self._clock()) and await self._warm(upstream):
+                    upstream.last_error = None
+                    return True
+
+    def failures(self) -> list[tuple[str, DialError]]:
+        """(name, error) of each way out whose last dial failed."""
+        return [(u.name, u.last_error) for u in self.upstreams if u.last_error is not None]
+
+    async def warm(self) -> None:
+        """Open all ways out at once; returns when one is open, or all have failed (never raises)."""
+        tasks = [self._tasks.spawn(f"warm {u.name}", self._warm(u)) for u in self.upstreams]
+        for done in asyncio.as_completed(tasks):
+            if await done:
+                return
+
+    async def _warm(self, upstream: Upstream) -> bool:
+        try:
+            await upstream.dialer.warm()
+        except DialError as error:
+            self.report(upstream, error)
+            return False
+        return True
+
+    async def close(self) -> None:
+        await self._tasks.close()
+
+    def lost(self, name: str, error: DialError) -> None:
+        """An established hop of this way out broke."""
+        for upstream in self.upstreams:
+            if upstream.name == name:
+                self.report(upstream, error)
+
+    # --- dialling ----------------------------------------------------------------------------
+
+    async def dial(self, target: HostPort) -> Stream:
+        started = self._clock()
+        failures: list[tuple[str, DialError]] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DEADLINE):
+                while True:
+                    stream = await self._race(self._candidates(), target, failures)
+                    if stream is not None:
+                        return stream
+                    if not await self._wait_for_one(started, failures):
+                        break
+        raise NoWayOut(str(target), _last_each(failures) or self.failures())
+
+    def _candidates(self) -> list[Upstream]:
+        now = self._clock()
+        snapshot = [
+            Candidate(i, u.breaker.state is State.CLOSED, u.breaker.usable(now), u.put_last, u.times.p95())
+            for i, u in enumerate(self.upstreams)
+        ]
+        self._turn += 1
+        return [self.upstreams[i] for i in order(snapshot, self._strategy, self._turn)]
+
+    async def _wait_for_one(self, started: float, failures: list[tuple[str, DialError]]) -> bool:
+        """Wait until a way out may be tried again; False if that is not worth it."""
+        if failures and not any(error.charges_hop for _, error in failures):
+            return False  # the ways work; the target doesn't
+        now = self._clock()
+        waiting = [
+            u.breaker.rests_until()
+            for u in self.upstreams
+            if u.has_worked and u.breaker.state is not State.CLOSED
+        ]
+        if not waiting or now - started >= PATIENCE:
+            return False
+        pause = min(max(min(waiting) - now, 0.05), PATIENCE - (now - started) + 0.05)
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._changed.wait()
+        return True
+
+    async def _race(
+        self, candidates: Sequence[Upstream], target: HostPort, failures: list[tuple[str, DialError]]
+    ) -> Stream | None:
+        """Dial by the candidates in order, two at once at most; None when all have failed."""
+        queue = deque(candidates)
+        tried: list[Upstream] = []
+        running: dict[asyncio.Task[Stream], Upstream] = {}
+        go_on = True
+        try:
+            while queue or running:
+                if queue and len(running) < 2 and go_on:
+                    tried.append(queue.popleft())
+                    job = self._try(tried[-1], target)
+                    running[self._tasks.spawn(f"dial {target}", job)] = tried[-1]
+                pause = delay(tried[-1].times, self._hedge) if queue and len(running) == 1 else None
+                done, _ = await asyncio.wait(set(running), timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                go_on = True  # a hedge is due, or a candidate has failed
+                for task in done:
+                    upstream = running.pop(task)
+                    error = task.exception()
+                    if error is None:
+                        self._won(upstream, tried, target)
+                        return task.result()
+                    if not isinstance(error, DialError):
+                        raise error
+                    failures.append((upstream.name, error))
+            return None
+        finally:
+            for task in running:
+                _close_late(task)
+
+    async def _try(self, upstream: Upstream, target: HostPort) -> Stream:
+        started = self._clock()
+        if upstream.breaker.trial(started):
+            self._emit(BreakerChange(upstream.name, State.HALF_OPEN.value))
+        try:
+            stream = await upstream.dialer.dial(target)
+        except DialError as error:
+            ms = (self._clock() - started) * 1000
+            self._emit(Dial(upstream.name, str(target), ms, False, error.finding, error.detail))
+            self.report(upstream, error)
+            raise
+        except asyncio.CancelledError:
+            upstream.breaker.no_verdict()
+            raise
+        seconds = self._clock() - started
+        if upstream.has_worked:  # the first dial includes the handshake and says nothing of the next
+            upstream.times.add(seconds)
+        self._emit(Dial(upstream.name, str(target), seconds * 1000, True))
+        upstream.last_error = None
+        upstream.has_worked = True
+        self._carried(upstream)
+        return stream
+
+    def _won(self, winner: Upstream, tried: Sequence[Upstream], target: HostPort) -> None:
+        before, self._current = self._current, winner
+        if before is winner:
+            return
+        passed = tried[0] if before is None else before
+        if passed is winner or (passed not in tried and not passed.is_down):
+            return  # a return to the preferred one is no failover
+        error = passed.last_error
+        self._emit(
+            Failover(
+                passed.name,
+                winner.name,
+                str(target),
+                error.finding if error else "hop.stalled",
+                error.detail if error else "slow to answer; the next one was faster",
+            )
+        )
+
+    # --- verdicts ----------------------------------------------------------------------------
+
+    def report(self, upstream: Upstream, error: DialError) -> None:
+        """A dial, a handshake or an established hop of `upstream` failed."""
+        upstream.last_error = error
+        if not error.charges_hop:
+            self._carried(upstream)
+            return
+        if upstream.breaker.failure(self._clock(), retry_after=error.retry_after):
+            self._emit(BreakerChange(upstream.name, State.OPEN.value, error.finding, error.detail))
+
+    def _carried(self, upstream: Upstream) -> None:
+        if upstream.breaker.success():
+            self._emit(BreakerChange(upstream.name, State.CLOSED.value))
+        self._changed.set()
+
+
+def _last_each(failures: Sequence[tuple[str, DialError]]) -> list[tuple[str, DialError]]:
+    return list({name: (name, error) for name, error in failures}.values())
+
+
+def _close_late(task: asyncio.Task[Stream]) -> None:
+    """A losing dial goes on to its end, since sshd counts abandoned handshakes; what it opens is closed."""
+
+    def close(done: asyncio.Task[Stream]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            done.result().abort()
+
+    task.add_done_callback(close)

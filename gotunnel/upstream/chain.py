@@ -1,0 +1,117 @@
+"""A chain is a fold: each hop's dialer is built on the dialer before it.
+
+Rules:
+- The bottom is DirectDialer, unless the first hop is `direct:` with its own options.
+- Hops that several chains share (the same specification after the same hops) share their dialer, and so their
+  SSH connection.
+- An ssh alias's ProxyJump expands in place; `direct:` and an alias with ProxyCommand stand first only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gotunnel.errors import ConfigError, DialError
+from gotunnel.upstream.connect import ConnectDialer
+from gotunnel.upstream.dialer import Dialer
+from gotunnel.upstream.direct import DirectDialer
+from gotunnel.upstream.socks import SocksDialer
+from gotunnel.upstream.spec import Chain, ConnectHop, DirectHop, HopSpec, SocksHop, SshHop
+from gotunnel.upstream.ssh import SshDialer
+from gotunnel.upstream.ssh_plan import SshPlan, plan
+
+_MOST_HOPS = 16
+
+
+class ChainBuilder:
+    """Builds dialers for chains, and keeps the hops that they share; `close` closes them all."""
+
+    def __init__(
+        self,
+        *,
+        ask: Callable[[str], str | None] | None = None,
+        on_lost: Callable[[tuple[HopSpec, ...], DialError], None] | None = None,
+    ) -> None:
+        self._ask = ask
+        self._on_lost = on_lost
+        self._hops: dict[tuple[HopSpec, ...], Dialer] = {}
+
+    def build(self, chain: Chain) -> Dialer:
+        """The dialer for `chain`.  Raises ConfigError where a hop can't stand where it does."""
+        hops, plans = expand(chain)
+        dialer: Dialer = DirectDialer()
+        for count, hop in enumerate(hops, 1):
+            key = hops[:count]
+            if key not in self._hops:
+                self._hops[key] = self._hop(dialer, hop, key, plans)
+            dialer = self._hops[key]
+        return dialer
+
+    def prefixes(self, chain: Chain) -> set[tuple[HopSpec, ...]]:
+        """The keys of the hops that `chain` uses: whom a lost hop concerns."""
+        hops, _ = expand(chain)
+        return {hops[:count] for count in range(1, len(hops) + 1)}
+
+    async def close(self) -> None:
+        """Close every hop, innermost first."""
+        for key in sorted(self._hops, key=len, reverse=True):
+            await self._hops[key].close()
+        self._hops.clear()
+
+    def _hop(
+        self, before: Dialer, hop: HopSpec, key: tuple[HopSpec, ...], plans: dict[SshHop, SshPlan]
+    ) -> Dialer:
+        label = str(hop)
+        match hop:
+            case DirectHop():
+                return DirectDialer(interface=hop.interface, source=hop.source, label=label)
+            case SshHop():
+                told = self._on_lost
+                return SshDialer(
+                    before,
+                    plans[hop],
+                    label=label,
+                    ask=self._ask,
+                    on_lost=None if told is None else lambda error: told(key, error),
+                )
+            case ConnectHop():
+                if hop.tls:
+                    raise ConfigError(
+                        f"{hop}: https proxies are not built yet; use http:// inside an ssh hop"
+                    )
+                hop.password.read()  # a missing file or variable is told at the start
+                return ConnectDialer(
+                    before, hop.address, label=label, user=hop.user, password=hop.password.read
+                )
+            case SocksHop():
+                hop.password.read()
+                return SocksDialer(
+                    before,
+                    hop.address,
+                    label=label,
+                    version=hop.version,
+                    remote_names=hop.remote_names,
+                    user=hop.user,
+                    password=hop.password.read,
+                )
+
+
+def expand(chain: Chain) -> tuple[tuple[HopSpec, ...], dict[SshHop, SshPlan]]:
+    """The hops of `chain` with every ProxyJump in place, and the plan of each ssh hop."""
+    done: list[HopSpec] = []
+    plans: dict[SshHop, SshPlan] = {}
+    todo: list[tuple[HopSpec, bool]] = [(hop, True) for hop in chain.hops]
+    while todo:
+        hop, may_expand = todo.pop(0)
+        if len(done) + len(todo) > _MOST_HOPS:
+            raise ConfigError(f"{chain}: more than {_MOST_HOPS} hops; does a ProxyJump lead back to itself?")
+        if isinstance(hop, SshHop):
+            settled = plan(hop)
+            if settled.jumps and may_expand:
+                todo[:0] = [(jump, True) for jump in settled.jumps] + [(hop, False)]
+                continue
+            if settled.proxy_command and done:
+                raise ConfigError(f"{chain}: {hop} has a ProxyCommand in ssh_config and must stand first")
+            plans[hop] = settled
+        done.append(hop)
+    return tuple(done), plans

@@ -1,0 +1,188 @@
+"""The machine's own network as a dialer, and the bottom of every chain.
+
+Rules:
+- Names are resolved in a daemon thread, so that a silent resolver holds up neither a cancel nor the
+  end of the process (asyncio's own executor is joined at exit).
+- Addresses are tried by Happy Eyeballs (RFC 8305): a broken IPv6 costs 250 ms, not a timeout.
+- Every hop's socket has keepalives and, on Linux, TCP_USER_TIMEOUT: a half-open connection is noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import threading
+from typing import Any
+
+import aiohappyeyeballs
+
+from gotunnel.address import HostPort
+from gotunnel.errors import Blame, DialError
+from gotunnel.upstream.dialer import Stream
+
+AddrInfo = tuple[Any, Any, int, str, tuple[Any, ...]]
+
+CONNECT_TIMEOUT = 7.0  # three SYNs (0, 1 and 3 s) and a slow answer to the last
+_EYEBALLS_DELAY = 0.25
+_USER_TIMEOUT_MS = 30_000  # unacknowledged data for so long: the peer is gone
+
+
+class DirectDialer:
+    """Dials from this machine; `interface` and `source` bind the socket (SO_BINDTODEVICE wants Linux)."""
+
+    def __init__(
+        self,
+        *,
+        interface: str = "",
+        source: str = "",
+        timeout: float = CONNECT_TIMEOUT,
+        label: str = "direct:",
+    ) -> None:
+        self._interface = interface
+        self._source = source
+        self._timeout = timeout
+        self._label = label
+
+    @property
+    def label(self) -> str:
+        return self._label
+
+    async def warm(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    async def dial(self, target: HostPort) -> Stream:
+        try:
+            async with asyncio.timeout(self._timeout):
+                addresses = await resolve(target)
+                sock = await self._connect(addresses)
+        except TimeoutError:
+            raise DialError(
+                "tcp.timeout", f"{target}: no answer in {self._timeout:.0f} s", blame=Blame.TARGET
+            ) from None
+        except OSError as error:
+            raise translate(error, target) from error
+        stream = Stream()
+        await asyncio.get_running_loop().create_connection(lambda: stream, sock=sock)
+        return stream
+
+    async def _connect(self, addresses: list[AddrInfo]) -> socket.socket:
+        local: list[AddrInfo] | None = None
+        if self._source:
+            source = HostPort(self._source, 1).ip
+            family = socket.AF_INET6 if source is not None and source.version == 6 else socket.AF_INET
+            local = [(family, socket.SOCK_STREAM, 0, "", (self._source, 0))]
+            addresses = [a for a in addresses if a[0] == family]
+            if not addresses:
+                raise OSError(errno.EADDRNOTAVAIL, f"no address of the family of source {self._source}")
+        sock = await aiohappyeyeballs.start_connection(
+            addresses,
+            local_addr_infos=local,
+            happy_eyeballs_delay=_EYEBALLS_DELAY,
+            socket_factory=self._socket,
+        )
+        set_keepalive(sock)
+        return sock
+
+    def _socket(self, address: AddrInfo) -> socket.socket:
+        sock = socket.socket(address[0], address[1], address[2])
+        if self._interface:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._interface.encode() + b"\0")
+            except (AttributeError, OSError) as error:
+                sock.close()
+                raise OSError(
+                    getattr(error, "errno", None) or errno.ENODEV, f"interface {self._interface}: {error}"
+                ) from error
+        return sock
+
+
+def set_keepalive(sock: socket.socket) -> None:
+    """Make a dead peer show within about 45 s when idle, 30 s with data under way (tcp(7))."""
+    options = (
+        ("TCP_KEEPIDLE", 15),
+        ("TCP_KEEPINTVL", 10),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", _USER_TIMEOUT_MS),
+    )
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options:
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+async def resolve(target: HostPort) -> list[AddrInfo]:
+    """The addresses of `target` by the system's resolver, in its order.  Raises socket.gaierror."""
+    if target.ip is not None:
+        return socket.getaddrinfo(
+            target.host, target.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[AddrInfo]] = loop.create_future()
+
+    def tell(result: list[AddrInfo] | None, error: Exception | None) -> None:
+        if answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(result or [])
+
+    def look_up() -> None:
+        result: list[AddrInfo] | None = None
+        failure: Exception | None = None
+        try:
+            result = list(socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            failure = error if isinstance(error, OSError) else socket.gaierror(socket.EAI_NONAME, str(error))
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, result, failure)
+
+    threading.Thread(target=look_up, name=f"resolve {target.host}", daemon=True).start()
+    return await answer
+
+
+_ERRNO = {
+    errno.ECONNREFUSED: ("tcp.refused", "connection refused"),
+    errno.ETIMEDOUT: ("tcp.timeout", "connection timed out"),
+    errno.ECONNRESET: ("tcp.reset", "connection reset by peer"),
+    errno.EPIPE: ("tcp.reset", "connection reset by peer"),
+    errno.ECONNABORTED: ("tcp.reset", "connection aborted"),
+    errno.ENETUNREACH: ("net.unreachable", "network is unreachable"),
+    errno.EHOSTUNREACH: ("net.unreachable", "no route to host"),
+    errno.ENETDOWN: ("net.unreachable", "network is down"),
+    errno.EADDRNOTAVAIL: ("net.unreachable", "cannot assign the source address"),
+    errno.ENODEV: ("net.unreachable", "no such interface"),
+    errno.EACCES: ("net.unreachable", "forbidden by a local firewall"),
+    errno.EPERM: ("net.unreachable", "forbidden by a local firewall"),
+}
+
+
+def translate(error: OSError, target: HostPort) -> DialError:
+    """The system's error for a dial of `target`, in our tree; the caller decides whom it charges."""
+    if isinstance(error, socket.gaierror):
+        if error.errno == getattr(socket, "EAI_AGAIN", None):
+            return DialError(
+                "dns.timeout",
+                f"{target.host}: temporary failure in name resolution (the resolver doesn't answer)",
+                blame=Blame.TARGET,
+            )
+        if error.errno == getattr(socket, "EAI_FAIL", None):
+            return DialError(
+                "dns.refused", f"{target.host}: the resolver refused to answer", blame=Blame.TARGET
+            )
+        return DialError("dns.not-found", f"{target.host}: no such host", blame=Blame.TARGET)
+    finding, words = _ERRNO.get(error.errno or 0, ("unknown", str(error)))
+    if error.errno is None and isinstance(error, OSError) and error.args:
+        # Happy Eyeballs joins the errors of several addresses into one without a number
+        text = str(error)
+        for number, (candidate, phrase) in _ERRNO.items():
+            if f"Errno {number}]" in text:
+                finding, words = candidate, phrase
+                break
+    return DialError(finding, f"{target}: {words}", blame=Blame.TARGET)

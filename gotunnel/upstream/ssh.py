@@ -1,0 +1,310 @@
+"""An SSH jump host, by asyncssh: one connection, kept, many channels (direct-tcpip, RFC 4254 §7.2).
+
+Rules:
+- Connecting is single-flight: who needs the connection while it is opened waits for the same handshake, and
+  hears the same error.  A handshake is never cancelled by a waiter that gives up: sshd penalises abandoned
+  ones (sshd_config(5) PerSourcePenalties).
+- A refused key, an unknown or changed host key is final for REFUSED_WAIT seconds: asked again sooner, the
+  same error is given without touching the network.
+- A channel's failure is the target's or a policy's (RFC 4254 §5.1); the connection's failure is the hop's.
+- A channel that opens after its dialer gave up is closed, not leaked.
+- ssh_config is read by `ssh_config`, keys by `ssh_keys`, host keys by `host_keys`; asyncssh gets plain
+  values and reads no file of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from gotunnel.address import HostPort, one_line
+from gotunnel.errors import Blame, DialError
+from gotunnel.tasks import Tasks
+from gotunnel.upstream.connect import dial_hop
+from gotunnel.upstream.dialer import Dialer, Stream
+from gotunnel.upstream.host_keys import HostKeyCheck
+from gotunnel.upstream.ssh_errors import channel_error, handshake_error
+from gotunnel.upstream.ssh_keys import Ask, gather
+from gotunnel.upstream.ssh_plan import SshPlan
+
+if TYPE_CHECKING:
+    import asyncssh
+
+HANDSHAKE_TIMEOUT = 10.0  # TCP connect, key exchange and authentication together
+CHANNEL_TIMEOUT = 10.0  # until the far end has reached the target or said no
+REFUSED_WAIT = 60.0
+WINDOW = 16 * 1024 * 1024  # bytes in flight per channel; OpenSSH's 2 MiB caps a stream at 10 MB/s at 200 ms
+MAX_PACKET = 128 * 1024
+KEEPALIVE = 15.0
+# fastest first: with AES instructions aes128-gcm carries twice what chacha20 does in asyncssh
+CIPHERS = [
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+    "aes128-ctr",
+    "aes192-ctr",
+    "aes256-ctr",
+]
+
+_log = logging.getLogger("gotunnel.ssh")
+
+
+class SshDialer:
+    """Dials through one jump host, which is itself reached by `before`.
+
+    `on_lost` is called when an established connection breaks.
+    """
+
+    def __init__(
+        self,
+        before: Dialer,
+        plan: SshPlan,
+        *,
+        label: str,
+        ask: Ask | None = None,
+        on_lost: Callable[[DialError], None] | None = None,
+        handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        channel_timeout: float = CHANNEL_TIMEOUT,
+    ) -> None:
+        self._before = before
+        self._plan = plan
+        self._label = label
+        self._ask = ask
+        self._on_lost = on_lost
+        self._handshake_timeout = plan.connect_timeout or handshake_timeout
+        self._channel_timeout = channel_timeout
+        self._connection: asyncssh.SSHClientConnection | None = None
+        self._opening: asyncio.Task[asyncssh.SSHClientConnection] | None = None
+        self._refused: tuple[float, DialError] | None = None
+        self._tasks = Tasks(label)
+        self._closed = False
+
+    @property
+    def label(self) -> str:
+        return self._label
+
+    async def warm(self) -> None:
+        await self._connect()
+
+    async def close(self) -> None:
+        self._closed = True
+        await self._tasks.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await connection.wait_closed()
+
+    async def dial(self, target: HostPort) -> Stream:
+        fresh = self._connection is None
+        connection = await self._connect()
+        try:
+            return await self._open(connection, target)
+        except DialError as error:
+            if fresh or error.finding != "hop.closed":
+                raise
+        # the kept connection turned out to be dead: that is no verdict on the hop yet
+        if self._connection is connection:
+            self._connection = None
+        return await self._open(await self._connect(), target)
+
+    # --- the connection ----------------------------------------------------------------------
+
+    async def _connect(self) -> asyncssh.SSHClientConnection:
+        if self._connection is not None:
+            return self._connection
+        if self._closed:
+            raise self._error("hop.closed", "the way out is being closed")
+        loop = asyncio.get_running_loop()
+        if self._refused is not None and loop.time() < self._refused[0]:
+            raise self._refused[1]
+        if self._opening is None:
+            self._opening = self._tasks.spawn("connect", self._handshake())
+            self._opening.add_done_callback(self._opened)
+        try:
+            return await asyncio.shield(self._opening)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise self._error("hop.closed", "the way out is being closed") from None
+            raise
+
+    def _opened(self, task: asyncio.Task[asyncssh.SSHClientConnection]) -> None:
+        self._opening = None
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._connection = task.result()
+            self._refused = None
+        elif isinstance(error, DialError) and error.retry_after:
+            self._refused = (asyncio.get_running_loop().time() + error.retry_after, error)
+
+    async def _handshake(self) -> asyncssh.SSHClientConnection:
+        import asyncssh
+
+        plan = self._plan
+        address = HostPort(plan.hostname, plan.port)
+        check = HostKeyCheck(
+            plan.host_key_name, plan.port, plan.host_key_mode, plan.known_hosts_files, plan.known_hosts_text
+        )
+        found = check.lookup()
+        keys = await gather(plan, self._ask)
+        client = _client_class()(check, self._lost)
+        try:
+            async with asyncio.timeout(self._handshake_timeout):
+                return await asyncssh.connect(
+                    plan.hostname,
+                    plan.port,
+                    config=None,
+                    # the tunnel gives asyncssh a stream of ours, opened by the dialer before
+                    tunnel=cast(Any, None if plan.proxy_command else _Tunnel(self._before, self._label))
+                    or (),
+                    proxy_command=["/bin/sh", "-c", f"exec {plan.proxy_command}"]
+                    if plan.proxy_command
+                    else (),
+                    client_factory=lambda: client,
+                    username=plan.user,
+                    client_keys=keys.pairs or None,
+                    agent_path=None,
+                    known_hosts=lambda host, addr, port: found,
+                    host_key_alias=plan.host_key_name,
+                    server_host_key_algs=check.algorithms(),
+                    encryption_algs=plan.ciphers or CIPHERS,
+                    mac_algs=plan.macs or (),
+                    kex_algs=plan.kex or (),
+                    compression_algs=["zlib@openssh.com", "zlib", "none"] if plan.compression else ["none"],
+                    keepalive_interval=plan.keepalive or KEEPALIVE,
+                    keepalive_count_max=plan.keepalive_count,
+                    login_timeout=self._handshake_timeout,
+                    gss_host=None,
+                    x509_trusted_certs=None,
+                    x509_trusted_cert_paths=[],
+                )
+        except DialError:
+            raise
+        except (Exception, TimeoutError) as error:
+            raise handshake_error(
+                error, self._label, address, plan, check, keys.unusable, self._handshake_timeout, REFUSED_WAIT
+            ) from error
+        finally:
+            keys.close()
+
+    def _lost(self, connection: object, error: Exception | None) -> None:
+        """An established connection is gone; its channels have been told by asyncssh."""
+        if connection is not self._connection:
+            return
+        self._connection = None
+        if self._closed:
+            return
+        words = one_line(str(error), 200) if error is not None else "the server closed the connection"
+        stalled = "keepalive" in words
+        _log.debug("%s lost: %s", self._label, words)
+        if self._on_lost is not None:
+            self._on_lost(self._error("hop.stalled" if stalled else "hop.closed", words))
+
+    def _error(self, finding: str, words: str) -> DialError:
+        return DialError(finding, f"{self._label}: {words}", blame=Blame.HOP, hop=self._label)
+
+    # --- channels ----------------------------------------------------------------------------
+
+    async def _open(self, connection: asyncssh.SSHClientConnection, target: HostPort) -> Stream:
+        import asyncssh
+
+        # a task of its own: cancelled in the middle, asyncssh would forget a channel that the server opens
+        opening = self._tasks.spawn(f"channel {target}", self._channel(connection, target))
+        try:
+            async with asyncio.timeout(self._channel_timeout):
+                return await asyncio.shield(opening)
+        except TimeoutError:
+            _close_when_open(opening)
+            if await self._alive(connection):
+                raise DialError(
+                    "tcp.timeout",
+                    f"{target}: no answer in {self._channel_timeout:.0f} s through {self._label}",
+                    blame=Blame.TARGET,
+                ) from None
+            raise self._error("hop.stalled", "accepts no channel and answers no keepalive") from None
+        except asyncio.CancelledError:
+            _close_when_open(opening)
+            raise
+        except asyncssh.ChannelOpenError as error:
+            raise channel_error(error.code, error.reason, self._label, target) from error
+        except (asyncssh.Error, OSError) as error:
+            raise self._error("hop.closed", one_line(str(error), 200) or "the connection was lost") from error
+
+    async def _channel(self, connection: asyncssh.SSHClientConnection, target: HostPort) -> Stream:
+        _, session = await connection.create_connection(
+            cast(Any, Stream), target.host, target.port, window=WINDOW, max_pktsize=MAX_PACKET
+        )
+        return cast(Stream, session)
+
+    async def _alive(self, connection: asyncssh.SSHClientConnection) -> bool:
+        """Does the server still answer anything at all?"""
+        import asyncssh
+
+        try:
+            async with asyncio.timeout(3):
+                # any answer is life; a refusal is what OpenSSH gives to a keepalive
+                await connection._make_global_request(b"keepalive@openssh.com")
+        except (TimeoutError, asyncssh.Error, OSError):
+            connection.abort()
+            return False
+        return True
+
+
+def _close_when_open(opening: asyncio.Task[Stream]) -> None:
+    def close(task: asyncio.Task[Stream]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            task.result().abort()
+
+    opening.add_done_callback(close)
+
+
+class _Tunnel:
+    """What asyncssh calls to reach a server through something else."""
+
+    def __init__(self, before: Dialer, label: str) -> None:
+        self._before = before
+        self._label = label
+
+    async def create_connection(
+        self, factory: Callable[[], asyncio.Protocol], host: str, port: int
+    ) -> tuple[object, asyncio.Protocol]:
+        stream = await dial_hop(self._before, HostPort(host, port), self._label)
+        protocol = factory()
+        stream.become(protocol)
+        return stream, protocol
+
+    def close(self) -> None:
+        """The stream is closed by the connection inside it."""
+
+    async def wait_closed(self) -> None:
+        """Nothing to wait for."""
+
+
+def _client_class() -> Callable[
+    [HostKeyCheck, Callable[[object, Exception | None], None]], asyncssh.SSHClient
+]:
+    """The callbacks of one connection; a function, since asyncssh is imported only when needed."""
+    import asyncssh
+
+    class Client(asyncssh.SSHClient):
+        def __init__(self, check: HostKeyCheck, lost: Callable[[object, Exception | None], None]) -> None:
+            self._check = check
+            self._lost = lost
+            self._connection: object = None
+
+        def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+            self._connection = conn
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._lost(self._connection, exc)
+
+        def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+            return self._check.judge(key)
+
+    return Client

@@ -1,0 +1,116 @@
+"""From an ssh hop as typed, and ssh_config, to the plain values that one SSH connection needs.
+
+Rules:
+- What was typed (URL query, -i, --known-hosts) comes before ssh_config, as in ssh.
+- An identity that was typed must be readable: a ConfigError at the start, not a refusal later.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from gotunnel.errors import ConfigError
+from gotunnel.upstream.spec import SshHop
+from gotunnel.upstream.ssh_config import SshSettings, resolve
+
+_CHECKING = {"yes": "yes", "ask": "yes", "accept-new": "accept-new", "no": "no", "off": "no"}
+
+
+@dataclass(frozen=True, slots=True)
+class SshPlan:
+    """One jump host, resolved.  Times in seconds; `keepalive` 0 means our own default."""
+
+    host: str  # as typed; what people see
+    hostname: str
+    port: int
+    user: str
+    named: bool  # ssh_config has an entry for it
+    identities: tuple[str, ...] = ()
+    explicit_identities: bool = False
+    identities_only: bool = False
+    identity_agent: str | None = None
+    certificates: tuple[str, ...] = ()
+    key_text: str = field(default="", repr=False)
+    known_hosts_files: tuple[str, ...] = ()
+    known_hosts_text: str = field(default="", repr=False)
+    host_key_name: str = ""
+    host_key_mode: str = "yes"
+    ciphers: str = ""
+    macs: str = ""
+    kex: str = ""
+    compression: bool = False
+    keepalive: float = 0.0
+    keepalive_count: int = 3
+    connect_timeout: float | None = None
+    connections: int = 0
+    proxy_command: str = ""
+    jumps: tuple[SshHop, ...] = ()
+
+
+def plan(hop: SshHop) -> SshPlan:
+    """Resolve one hop.  Raises ConfigError."""
+    files = [hop.config] if hop.config else None
+    settings = resolve(hop.host, user=hop.user, port=hop.port, files=files)
+    for path in hop.identity:
+        _readable(path, "identity (-i)")
+    if hop.known_hosts:
+        _readable(hop.known_hosts, "known_hosts (--known-hosts)")
+        known: tuple[str, ...] = (hop.known_hosts,)
+    else:
+        known = (*settings.user_known_hosts_files, *settings.global_known_hosts_files)
+    return SshPlan(
+        host=hop.host,
+        hostname=settings.hostname,
+        port=settings.port,
+        user=settings.user,
+        named=settings.named,
+        identities=hop.identity or settings.identity_files,
+        explicit_identities=bool(hop.identity) or settings.explicit_identities,
+        identities_only=settings.identities_only,
+        identity_agent=settings.identity_agent,
+        certificates=settings.certificate_files,
+        key_text=hop.key_text,
+        known_hosts_files=known,
+        known_hosts_text=hop.known_hosts_text,
+        host_key_name=settings.host_key_alias or settings.hostname,
+        host_key_mode=hop.host_key_checking or _CHECKING.get(settings.strict_host_key_checking, "yes"),
+        ciphers=settings.ciphers or "",
+        macs=settings.macs or "",
+        kex=settings.kex_algorithms or "",
+        compression=settings.compression if hop.compression is None else hop.compression,
+        keepalive=float(settings.server_alive_interval),
+        keepalive_count=settings.server_alive_count_max,
+        connect_timeout=settings.connect_timeout,
+        connections=hop.connections,
+        proxy_command=settings.proxy_command or "",
+        jumps=_jumps(settings, hop),
+    )
+
+
+def _jumps(settings: SshSettings, hop: SshHop) -> tuple[SshHop, ...]:
+    """An alias's ProxyJump, as hops that stand before it."""
+    if not settings.proxy_jump:
+        return ()
+    from dataclasses import replace
+
+    from gotunnel.upstream.spec import parse_chain
+
+    hops = parse_chain(settings.proxy_jump).hops
+    if not all(isinstance(h, SshHop) for h in hops):
+        raise ConfigError(f"ProxyJump {settings.proxy_jump!r} of {hop.host}: want ssh hosts only")
+    return tuple(
+        replace(h, config=hop.config, key_text=hop.key_text, known_hosts_text=hop.known_hosts_text)
+        for h in hops
+        if isinstance(h, SshHop)
+    )
+
+
+def _readable(path: str, what: str) -> None:
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise ConfigError(f"{what} {path}: {error.strerror}") from error
+    if os.path.isdir(path):
+        raise ConfigError(f"{what} {path}: is a directory")

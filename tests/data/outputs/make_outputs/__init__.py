@@ -1,0 +1,1 @@
+"""The maker of the outputs beside it: see `__main__`."""
