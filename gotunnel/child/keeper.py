@@ -185,6 +185,8 @@ class Keeper:
                 if message[0] == KILL:
                     return 0.0
                 if message[0] == SEND or not self._group_had(message[1]):
+                    if message[1] == signal.SIGCONT and self._stopped:
+                        self._hand_over_terminal()
                     kill(self._cmd, message[1])
             if not running and errors in ready:
                 failure = os.read(errors, 65536)
@@ -221,12 +223,28 @@ class Keeper:
         self._stopped = stopped
         if self._ending:
             return
-        if not stopped:
+        if stopped:
+            self._settled.clear()  # the next SIGCONT is a new one
+        else:
             # gotunnel slept meanwhile and has still to speak of the signals that came before
             now = time.monotonic()
             self._copies = [(number, now) for number, _ in self._copies]
             self._settled[signal.SIGCONT] = now
         kill(self._settings["gotunnel"], signal.SIGSTOP if stopped else signal.SIGCONT)
+
+    def _hand_over_terminal(self) -> None:
+        """`fg` after an interactive shell's `suspend`: our group has the terminal, CMD's wants it."""
+        try:
+            terminal = os.open("/dev/tty", os.O_RDWR)
+        except OSError:
+            return
+        try:
+            if os.tcgetpgrp(terminal) == os.getpgrp():
+                os.tcsetpgrp(terminal, os.getpgid(self._cmd))
+        except OSError:
+            return
+        finally:
+            os.close(terminal)
 
     def _hear(self) -> None:
         """Note the signals that reached us."""

@@ -8,7 +8,7 @@
 Doctor makes findings from checks, explain from a log, `child/classify` decides by matches whether a
 command is worth repeating.  All three take their words from the one table, so they never disagree.
 
-A line goes:  bytes -> Blocks (whole lines) -> keyword regex (cheap, drops nearly all) -> patterns whose
+A line goes:  bytes -> Blocks (whole lines) -> keyword search (cheap, drops nearly all) -> patterns whose
 keyword is in the line, in order -> Match -> a `server response:` line may refine it -> weak ones dropped.
 
 Nothing here does I/O, and nothing here imports more than the ground floor.

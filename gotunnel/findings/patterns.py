@@ -123,9 +123,8 @@ PATTERNS: tuple[Pattern, ...] = (
          r"dial tcp .*(?:i/o timeout|timed out|deadline exceeded|did not properly respond)"),
     _row("net.unreachable", "network is unreachable|no route to host|unreachable network|unreachable host|"
          "cannot assign requested address"),
-    _row("tcp.reset", "onnection reset by peer", r'": .*connection reset by peer|(?:Recv|Send) failure|SSL_'),
-    _row("tcp.reset", "broken pipe|forcibly closed|Connection was reset|connection aborted|SSL_ERROR_SYSCALL|"
-         "GnuTLS recv error"),
+    _row("tcp.reset", "connection reset by peer|Recv failure: |Send failure: |broken pipe|forcibly closed|"
+         "Connection was reset|connection aborted|SSL_ERROR_SYSCALL|GnuTLS recv error"),
     _row("tcp.timeout", "Failed to connect to ",
          r"Failed to connect to .* (?:after \d{5,} ms|.*timed? ?out)"),
     _row("tcp.timeout", "Connection timed out after|Connection timeout after"),

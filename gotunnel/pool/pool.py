@@ -28,6 +28,7 @@ from gotunnel.upstream.dialer import Dialer, Stream
 
 PATIENCE = 8.0  # seconds that a dial waits for a way out that has worked before
 DEADLINE = 12.0  # seconds for one dial in all
+STUCK = 4.0  # seconds after which the older of two pending dials makes room for a third
 
 
 class Upstream:
@@ -189,12 +190,18 @@ class Pool:
         go_on = True
         try:
             while queue or running:
-                if queue and len(running) < 2 and go_on:
+                if queue and go_on:
+                    if len(running) == 2:
+                        failures.append(self._give_up(*next(iter(running.items()))))
+                        running.pop(next(iter(running)))
                     tried.append(queue.popleft())
                     job = self._try(tried[-1], target)
                     running[self._tasks.spawn(f"dial {target}", job)] = tried[-1]
-                pause = delay(tried[-1].times, self._hedge) if queue and len(running) == 1 else None
-                done, _ = await asyncio.wait(set(running), timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(
+                    set(running),
+                    timeout=self._pause(tried[-1], len(running)) if queue else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
                 go_on = True  # a hedge is due, or a candidate has failed
                 for task in done:
                     upstream = running.pop(task)
@@ -206,9 +213,26 @@ class Pool:
                         raise error
                     failures.append((upstream.name, error))
             return None
+        except asyncio.CancelledError:
+            failures += [(upstream.name, _no_answer(upstream)) for upstream in running.values()]
+            raise
         finally:
             for task in running:
                 _close_late(task)
+
+    def _pause(self, latest: Upstream, running: int) -> float | None:
+        """Seconds until the next candidate is started beside (or instead of) those that run."""
+        pause = delay(latest.times, self._hedge)
+        return STUCK if running == 2 or pause is None else pause
+
+    def _give_up(self, task: asyncio.Task[Stream], upstream: Upstream) -> tuple[str, DialError]:
+        """End a dial that hangs while others wait for their turn."""
+        task.cancel()
+        _close_late(task)
+        error = _no_answer(upstream)
+        if not upstream.has_worked:  # one that has may only have met a slow target
+            self.report(upstream, error)
+        return upstream.name, error
 
     async def _try(self, upstream: Upstream, target: HostPort) -> Stream:
         started = self._clock()
@@ -237,7 +261,7 @@ class Pool:
         before, self._current = self._current, winner
         if before is winner:
             return
-        passed = tried[0] if before is None else before
+        passed = before or min(self.upstreams, key=lambda u: u.put_last)
         if passed is winner or (passed not in tried and not passed.is_down):
             return  # a return to the preferred one is no failover
         error = passed.last_error
@@ -270,6 +294,10 @@ class Pool:
 
 def _last_each(failures: Sequence[tuple[str, DialError]]) -> list[tuple[str, DialError]]:
     return list({name: (name, error) for name, error in failures}.values())
+
+
+def _no_answer(upstream: Upstream) -> DialError:
+    return DialError("hop.stalled", f"{upstream.name}: no answer yet", blame=Blame.HOP, hop=upstream.name)
 
 
 def _close_late(task: asyncio.Task[Stream]) -> None:

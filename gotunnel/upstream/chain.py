@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from gotunnel.errors import ConfigError, DialError
 from gotunnel.upstream.connect import ConnectDialer
@@ -108,8 +109,11 @@ def expand(chain: Chain) -> tuple[tuple[HopSpec, ...], dict[SshHop, SshPlan]]:
         if isinstance(hop, SshHop):
             settled = plan(hop)
             if settled.jumps and may_expand:
-                todo[:0] = [(jump, True) for jump in settled.jumps] + [(hop, False)]
+                # as in ssh: of several only the first one's own way applies, the others stand behind it
+                todo[:0] = [(jump, index == 0) for index, jump in enumerate(settled.jumps)] + [(hop, False)]
                 continue
+            if not may_expand:
+                settled = replace(settled, proxy_command="")
             if settled.proxy_command and done:
                 raise ConfigError(f"{chain}: {hop} has a ProxyCommand in ssh_config and must stand first")
             plans[hop] = settled

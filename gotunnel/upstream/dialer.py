@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -201,7 +202,10 @@ class Stream(asyncio.Protocol):
     def write_eof(self) -> None:
         """Half-close: no more bytes from us."""
         if not self._lost:
-            self.transport.write_eof()
+            # a peer that has gone meanwhile makes shutdown(2) fail; its loss is told on its own, and an
+            # error here would end the SSH connection whose callback we may be in
+            with contextlib.suppress(OSError):
+                self.transport.write_eof()
 
     def close(self) -> None:
         """Close after what was written has gone out."""

@@ -52,6 +52,11 @@ def plan(hop: SshHop) -> SshPlan:
     """Resolve one hop.  Raises ConfigError."""
     files = [hop.config] if hop.config else None
     settings = resolve(hop.host, user=hop.user, port=hop.port, files=files)
+    if "RevokedHostKeys" in settings.ignored:
+        raise ConfigError(
+            f"ssh_config for {hop.host}: RevokedHostKeys is not supported; "
+            "mark such keys @revoked in known_hosts"
+        )
     for path in hop.identity:
         _readable(path, "identity (-i)")
     if hop.known_hosts:

@@ -1,6 +1,6 @@
 """Makes the outputs beside this package with the real go, git and ssh, in a network namespace of its own.
 
-    cd tests/data/outputs; unshare --net --mount python -m make_outputs /usr/local/go/bin/go [WORD…]
+    unshare --net --mount python -m tests.data.outputs.make_outputs /usr/local/go/bin/go [WORD…]
 
 Needs root, Linux, ip, nft, sshd and the test environment.  WORDs choose the cases whose name holds one.
 Each case is written to `FINDING--WHAT.go1.26.txt`, unless another version printed the same: a first line
@@ -17,8 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from make_outputs import world
-from make_outputs.cases import CASES, GO_MOD, MAIN, Case
+from tests.data.outputs.make_outputs import world
+from tests.data.outputs.make_outputs.cases import CASES, GO_MOD, MAIN, Case
 
 HERE = Path(__file__).parent.parent
 
@@ -65,7 +65,8 @@ def make(case: Case, go: str, version: str, work: Path) -> None:
     ca = str(work / "ca.pem")
     env = {
         "PATH": f"{os.path.dirname(go)}:/usr/bin:/bin", "HOME": str(work / "home"),
-        "GOCACHE": str(work / "gocache"), "GOPATH": str(work / "gopath"), "GOMODCACHE": str(cache), "GOTOOLCHAIN": "local", "GOSUMDB": "off",
+        "GOCACHE": str(work / "gocache"), "GOPATH": str(work / "gopath"), "GOMODCACHE": str(cache),
+        "GOTOOLCHAIN": "local", "GOSUMDB": "off",
         "SSL_CERT_FILE": ca, "GIT_SSL_CAINFO": ca, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C",
     } | {k: v.replace("$WORK", str(work)) for k, v in case.env.items()}  # fmt: skip
     argv = case.argv.split()
@@ -73,16 +74,7 @@ def make(case: Case, go: str, version: str, work: Path) -> None:
     done = subprocess.run(
         command, cwd=project, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
     )
-    text = done.stderr.decode("utf-8", "replace").replace(str(project), "/home/dev/app")
-    text = text.replace(os.path.dirname(os.path.dirname(go)), "/usr/local/go").replace(str(work), "/home/dev")
-    text = re.sub(r"(\d+\.\d+\.\d+\.\d+):\d{5}->", r"\1:50000->", text)
-    text = re.sub(
-        r"current time \S+ is after \S+",
-        "current time 2026-06-09T12:00:00Z is after 2026-06-06T12:00:00Z",
-        text,
-    )
-    text = re.sub(r"after \d{1,2} ms", "after 0 ms", text)
-    text = re.sub(r"SHA256:\S{43}", "SHA256:" + "A" * 43, text)
+    text = scrubbed(done.stderr.decode("utf-8", "replace"), go, work)
     head = f"# argv: {case.argv}  exit: {done.returncode}  go: {version}  retry: {case.retry}\n"
     stem, minor = f"{case.finding}--{case.what}", ".".join(version.split(".")[:2])
     others = {
@@ -101,13 +93,23 @@ def make(case: Case, go: str, version: str, work: Path) -> None:
     )
 
 
+def scrubbed(text: str, go: str, work: Path) -> str:
+    """`text` without what differs from machine to machine and from run to run."""
+    text = text.replace(os.path.dirname(os.path.dirname(go)), "/usr/local/go").replace(str(work), "/home/dev")
+    for pattern, fixed in (
+        (r"(\d+\.\d+\.\d+\.\d+):\d{5}->", r"\1:50000->"),
+        (r"current time \S+ is after \S+", "current time 2026-06-09T12:00:00Z is after 2026-06-06T12:00:00Z"),
+        (r"after \d{1,2} ms", "after 0 ms"),
+        (r"SHA256:\S{43}", "SHA256:" + "A" * 43),
+    ):
+        text = re.sub(pattern, fixed, text)
+    return text
+
+
 def main() -> None:
     go, words = sys.argv[1], sys.argv[2:]
-    version = (
-        subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=True)
-        .stdout[2:]
-        .strip()
-    )
+    told = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=True)
+    version = told.stdout.strip().removeprefix("go")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         prepare(work)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from make_outputs import world
+from tests.data.outputs.make_outputs import world
 
 TIDY = "go mod tidy"
 GO_MOD = "module example.com/app\n\ngo 1.24\n\nrequire lab.example/a v1.0.0\n"
