@@ -84,17 +84,23 @@ class DialError(GotunnelError):
 
 
 class NoWayOut(DialError):
-    """Every way out failed; `failures` holds (upstream name, its error) in the order tried."""
+    """Every way out failed; `failures` holds (upstream name, its error) in the order tried.
+
+    It speaks for the failure that may pass: one way with a refused key and one that timed out are worth
+    another try.
+    """
 
     def __init__(self, target: str, failures: Sequence[tuple[str, DialError]]) -> None:
         self.failures = tuple(failures)
-        first = self.failures[0][1] if self.failures else None
+        errors = [error for _, error in self.failures]
+        passing = [error for error in errors if error.blame is not Blame.CREDENTIALS]
+        first = next(iter([*passing, *errors]), None)
         words = "; ".join(f"{name}: {error.finding}: {error.detail}" for name, error in self.failures)
         super().__init__(
             first.finding if first else "unknown",
             f"no way out reached {target}: {words or 'none is usable now'}",
             blame=first.blame if first else Blame.HOP,
-            another_way=any(error.another_way for _, error in self.failures),
+            another_way=any(error.another_way for error in errors),
         )
 
 

@@ -9,6 +9,7 @@ Rules:
   `go tool X` prints no word of its own, so its output can't be told from X's: never repeated.
 - Of several failures, one that nothing mends decides: the repeat would fail on it again.  Except where the
   other failure may have brought it about: see `_FOLLOWS`.
+- A command whose standard output is data (`go list`, `go mod download -json`) is not repeated either.
 - sum.mismatch is worth one more fetch over another way, never a second, and never a bypass.
 """
 
@@ -161,6 +162,8 @@ def classify(
         return _no(cause, "not a command of go's: --retries N would repeat it")
     if why := _started_programs(argv, verb, shape):
         return _no(cause, why)
+    if go and _writes_data(argv, verb):
+        return _no(cause, "what it has written to standard output would be written twice")
     again = "once more, over another way" if cause.id == "sum.mismatch" else "another way may mend it"
     if status == 0:
         again += " (-e made it succeed all the same)"
@@ -210,6 +213,12 @@ def _started_programs(argv: Sequence[str], verb: tuple[str, ...], shape: Shape) 
     if shape.per_package and (verb[0] == "generate" or (verb[0] == "test" and not _one_package(argv))):
         return f"{name} may have gone on with the other packages"
     return ""
+
+
+def _writes_data(argv: Sequence[str], verb: tuple[str, ...]) -> bool:
+    """Does somebody read its standard output?  `go mod download -json` puts even its failures there."""
+    json = any(word in ("-json", "--json") or word.startswith(("-json=", "--json=")) for word in argv)
+    return verb == ("list",) or (json and verb == ("mod", "download"))
 
 
 def _one_package(argv: Sequence[str]) -> bool:
