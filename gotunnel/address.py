@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 
 _BAD = re.compile(r"[\x00-\x20\x7f-\xa0/@\\?#]")
-_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/@:]*):(?P<password>[^\s/@]*)@")
+_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/@:]*):(?P<password>[^\s/]*)@")
 _LOCAL_PATH = re.compile(r"(?P<base>http://127\.0\.0\.1:\d+/)(?P<secret>[A-Za-z0-9_-]{20,})")
 
 
@@ -49,6 +49,7 @@ class HostPort:
             if default_port is None:
                 raise ValueError(f"{text!r}: the port is missing")
             return cls(host, default_port)
+        port_text = port_text.lstrip("0") or "0"
         if not (port_text.isascii() and port_text.isdigit() and 1 <= int(port_text[:6]) <= 65535):
             raise ValueError(f"{text!r}: {port_text!r} is no port (1 to 65535)")
         return cls(host, int(port_text))

@@ -18,6 +18,7 @@ from gotunnel.errors import ConfigError, DialError
 from gotunnel.listener.auth import USER, new_secret
 from gotunnel.listener.proxy import Endpoint
 from gotunnel.observe.events import Emit
+from gotunnel.openfiles import raise_limit
 from gotunnel.pattern import Pattern
 from gotunnel.pool.pool import Pool, Upstream
 from gotunnel.route import RejectDialer, Route, Router
@@ -46,10 +47,14 @@ class Engine:
     def proxy_url(self) -> str:
         """What HTTPS_PROXY is set to, secret included."""
         credentials = f"{quote(self.user or USER, '')}:{quote(self.secret, '')}@" if self.secret else ""
-        return f"http://{credentials}{self.address}"
+        assert self.address is not None
+        # who listens on every address is reached by loopback
+        where = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address.host, self.address.host)  # noqa: S104
+        return f"http://{credentials}{HostPort(where, self.address.port)}"
 
     async def start(self, listen: HostPort) -> HostPort:
         """Listen, and begin to open the ways out, which nobody waits for.  Raises ConfigError."""
+        raise_limit()
         self.address = await self.endpoint.start(listen)
         self.tasks.spawn("warm", self.pool.warm())
         return self.address
@@ -70,6 +75,7 @@ def build_engine(
     emit: Emit,
     ask: Callable[[str], str | None] | None = None,
     on_failure: Callable[[HostPort, DialError], None] | None = None,
+    tell: Callable[[str], None] | None = None,
     adjust: Callable[[Chain], Chain] = lambda chain: chain,
 ) -> Engine:
     """All objects of one run; `adjust` puts the command line's -i, -F and --known-hosts in.
@@ -87,8 +93,10 @@ def build_engine(
 
     builder = ChainBuilder(ask=ask, on_lost=lost)
     built: dict[str, Upstream] = {}
-    for wanted in (*ways.pool, *ways.others):
-        chain = adjust(_chain(wanted, ways))
+    named = {route.to for route in ways.routes}
+    others = [u for u in ways.others if named & {u.name, *u.tags}]  # what is not used can't be wrong
+    for wanted in (*ways.pool, *others):
+        chain = adjust(chain_of(wanted, ways))
         built[wanted.name] = Upstream(wanted.name, builder.build(chain), wanted.tags)
         uses[wanted.name] = builder.prefixes(chain)
 
@@ -111,11 +119,25 @@ def build_engine(
     routes = [Route(tuple(map(Pattern.parse, r.match)), dialer_for(r.to)) for r in ways.routes]
     user, secret = _credentials(config)
     router = Router(routes, main)
-    endpoint = Endpoint(router, user=user, secret=secret, head=config.limits.head, on_failure=on_failure)
+    limits = config.limits
+    endpoint = Endpoint(
+        router,
+        user=user,
+        secret=secret,
+        head=limits.head,
+        connections=limits.connections,
+        per_client=limits.per_client,
+        on_failure=on_failure,
+        **({} if tell is None else {"tell": tell}),
+    )
     return Engine(main, tuple(pools), router, endpoint, builder, user, secret, Tasks("engine"))
 
 
-def _chain(upstream: UpstreamConfig, ways: WaysOut) -> Chain:
+def chain_of(upstream: UpstreamConfig, ways: WaysOut) -> Chain:
+    """The chain of a configured way out, with the key and known hosts of CI's variables in it.
+
+    Raises ConfigError.
+    """
     chain = parse_chain(upstream.via)
     if not (ways.ssh_key or ways.ssh_known_hosts):
         return chain

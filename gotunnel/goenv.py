@@ -5,7 +5,9 @@ Rules:
   git reads otherwise is changed.
 - Upper and lower case are both set: go reads upper first, curl and git prefer lower.
 - git's ssh goes through `gotunnel connect`; a user's own ssh command (GIT_SSH_COMMAND, core.sshCommand) is
-  extended, not replaced.  A user's git `http.proxy` would beat the environment, so it is overridden.
+  extended, not replaced.  A user's git `http.proxy` or `remote.*.proxy` would beat the environment, so it is
+  overridden.
+- go is asked with GOTOOLCHAIN=local: else `go env` itself may fetch a toolchain, past every way out.
 - The secret is in the environment only, never in argv.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,6 +30,7 @@ from gotunnel.errors import UsageError
 DEFAULT_GOPROXY = "https://proxy.golang.org,direct"
 _READ_TIMEOUT = 10.0  # seconds
 _LOOPBACK = "localhost,127.0.0.1,::1"
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +42,22 @@ class Found:
     gonoproxy: str = ""  # "" where it only follows GOPRIVATE
     gonosumdb: str = ""
     git_ssh: str = ""  # core.sshCommand
-    git_proxies: tuple[str, ...] = ()  # names of http.*.proxy settings
+    git_proxies: tuple[str, ...] = ()  # names of the settings http.proxy, http.URL.proxy, remote.NAME.proxy
 
 
 def read(environ: Mapping[str, str], *, cwd: str | None = None) -> Found:
     """Ask go and git; what isn't installed gives its defaults.  Blocks for some tens of milliseconds."""
-    go = _ask(["go", "env", "-json", "GOPROXY", "GOPRIVATE", "GONOPROXY", "GONOSUMDB"], environ, cwd)
+    names = ("GOPROXY", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOENV")
+    go = _ask(["go", "env", "-json", *names], {**environ, "GOTOOLCHAIN": "local"}, cwd)
     try:
-        values = json.loads(go) if go else {}
+        values: dict[str, str] = json.loads(go) if go else {}
     except ValueError:
         values = {}
-    private = values.get("GOPRIVATE", environ.get("GOPRIVATE", ""))
+    values = {name: values.get(name) or environ.get(name, "") for name in names}
+    own = {name for name in names if environ.get(name)} | _written(values["GOENV"])
     ssh = ""
     proxies: list[str] = []
-    pattern = r"^(core\.sshcommand|http\.(.*\.)?proxy)$"
+    pattern = r"^(core\.sshcommand|http\.(.*\.)?proxy|remote\..*\.proxy)$"
     for item in _ask(["git", "config", "-z", "--get-regexp", pattern], environ, cwd).split("\0"):
         name, _, value = item.partition("\n")
         if name == "core.sshcommand":
@@ -59,14 +65,23 @@ def read(environ: Mapping[str, str], *, cwd: str | None = None) -> Found:
         elif name:
             proxies.append(name)
     return Found(
-        goproxy=values.get("GOPROXY", environ.get("GOPROXY", "")) or DEFAULT_GOPROXY,
-        goprivate=private,
-        # go prints GOPRIVATE's value where these are not set; equal is as good as unset
-        gonoproxy="" if values.get("GONOPROXY", "") == private else values["GONOPROXY"],
-        gonosumdb="" if values.get("GONOSUMDB", "") == private else values["GONOSUMDB"],
+        goproxy=values["GOPROXY"] or DEFAULT_GOPROXY,
+        goprivate=values["GOPRIVATE"],
+        # go prints GOPRIVATE's value where these are not set
+        gonoproxy=values["GONOPROXY"] if "GONOPROXY" in own else "",
+        gonosumdb=values["GONOSUMDB"] if "GONOSUMDB" in own else "",
         git_ssh=ssh,
         git_proxies=tuple(dict.fromkeys(proxies)),
     )
+
+
+def _written(goenv: str) -> set[str]:
+    """The names that `go env -w` has set in go's own file."""
+    try:
+        lines = Path(goenv).read_text(encoding="utf-8", errors="replace").splitlines() if goenv else []
+    except OSError:
+        return set()
+    return {line.partition("=")[0].strip() for line in lines}
 
 
 def _ask(argv: list[str], environ: Mapping[str, str], cwd: str | None) -> str:
@@ -90,7 +105,9 @@ def _ask(argv: list[str], environ: Mapping[str, str], cwd: str | None) -> str:
 
 def mirror_url(text: str) -> str:
     """Check one `--mirror`.  Raises UsageError."""
-    if any(c in text for c in ",| \t\n") or not text.startswith(("https://", "http://", "file:///")):
+    _, _, rest = text.partition("://")
+    wrong = any(c in ",|?#" or c.isspace() or not c.isprintable() for c in text)
+    if wrong or not rest.strip("/") or not text.startswith(("https://", "http://", "file:///")):
         raise UsageError(f"--mirror {text!r}: want the URL of a module proxy, such as https://goproxy.cn")
     return text.rstrip("/")
 
@@ -161,16 +178,20 @@ def _joined(before: str, more: Sequence[str]) -> str:
 
 
 def git_ssh_command(environ: Mapping[str, str], found: Found, command: Sequence[str]) -> str:
-    """The user's ssh command for git with our ProxyCommand; "" where it isn't an OpenSSH ssh.
+    """The user's ssh command for git with our ProxyCommand; "" where it is PuTTY's, which has no -o.
 
-    ControlPath=none: with ControlMaster=no alone a live master is used, and ProxyCommand skipped.
+    A script that isn't named ssh is taken for a wrapper around it, as git takes it: left alone, it would
+    connect past the ways out.  ControlPath=none: with ControlMaster=no alone a live master is used, and
+    ProxyCommand skipped.
     """
     base = environ.get("GIT_SSH_COMMAND") or found.git_ssh or shlex.quote(environ.get("GIT_SSH") or "ssh")
     try:
         words = shlex.split(base)
     except ValueError:
         return ""
-    if not words or Path(words[0]).name not in ("ssh", "ssh.exe"):
+    while words and _ASSIGNMENT.match(words[0]):
+        words.pop(0)
+    if not words or Path(words[0]).name.lower().removesuffix(".exe") in ("plink", "tortoiseplink", "putty"):
         return ""
     call = " ".join(shlex.quote(word).replace("%", "%%") for word in command)
     proxy = shlex.quote(f"ProxyCommand={call} connect %h %p")
@@ -180,7 +201,8 @@ def git_ssh_command(environ: Mapping[str, str], found: Found, command: Sequence[
 def _override_git_proxies(env: dict[str, str], names: Sequence[str], proxy_url: str) -> None:
     if not names:
         return
-    count = int(env.get("GIT_CONFIG_COUNT") or 0) if (env.get("GIT_CONFIG_COUNT") or "0").isdigit() else 0
+    given = env.get("GIT_CONFIG_COUNT", "")
+    count = int(given) if given.isascii() and given.isdigit() else 0
     for offset, name in enumerate(names):
         env[f"GIT_CONFIG_KEY_{count + offset}"] = name
         env[f"GIT_CONFIG_VALUE_{count + offset}"] = proxy_url

@@ -40,12 +40,12 @@ class Tasks:
         return len(self._running)
 
     async def close(self) -> None:
-        """Cancel all and wait until each has ended."""
-        running = [task for task in self._running if task is not asyncio.current_task()]
-        for task in running:
-            task.cancel()
-        if running:
+        """Cancel all and wait until each has ended, those that are started meanwhile too."""
+        while running := [task for task in self._running if task is not asyncio.current_task()]:
+            for task in running:
+                task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+            self._running.difference_update(running)  # their callbacks come only in the loop's next turn
 
 
 class Backoff:

@@ -150,6 +150,19 @@ def test_stop_and_continue_by_kill() -> None:
         assert process.returncode == 0
 
 
+def test_cmd_that_is_killed_while_stopped_ends_us() -> None:
+    argv = [*DRIVER, "sh", "-c", "echo ready $$; read -r line"]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
+    ) as process:
+        assert process.stdout is not None
+        cmd = int(process.stdout.readline().split()[1])
+        os.kill(cmd, signal.SIGSTOP)
+        until(lambda: state(process.pid) == "T", "gotunnel did not follow CMD")
+        os.kill(cmd, signal.SIGKILL)
+        assert process.wait(30) == 137
+
+
 class Terminal:
     """A shell, or another session leader, on a pseudo-terminal of its own."""
 
@@ -180,6 +193,17 @@ class Terminal:
             self._seen += os.read(self._master, 65536).decode()
         self._seen = self._seen[match.end() :]
         return match
+
+    def sleeps(self) -> bool:
+        """The foreground has a sleep(1) that isn't stopped."""
+        group = os.tcgetpgrp(self._master)
+        members = [int(pid) for pid in os.listdir("/proc") if pid.isdigit()]
+        for pid in members:
+            with contextlib.suppress(OSError):
+                name, words = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)
+                if name.endswith("(sleep") and int(words.split()[2]) == group and words.split()[0] == "S":
+                    return True
+        return False
 
     def hang_up(self) -> None:
         if self._master >= 0:
@@ -263,9 +287,11 @@ def test_ctrl_z_and_fg(terminal: Callable[[list[str]], Terminal], tmp_path: Path
     assert "again" not in rest.string  # SIGCONT came once each time
 
 
-def test_ctrl_z_then_bg(terminal: Callable[[list[str]], Terminal]) -> None:
+def test_ctrl_z_then_bg(terminal: Callable[[list[str]], Terminal], tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text("import time\nprint('ready', flush=True)\ntime.sleep(1)\nprint('done')\n")
     shell = terminal(SHELL)
-    shell.type(shlex.join([*DRIVER, "sh", "-c", "echo rea''dy; sleep 1; echo d''one"]) + "\n")
+    shell.type(shlex.join([*DRIVER, sys.executable, str(script)]) + "\n")
     shell.expect("ready")
     shell.type("\x1a")
     shell.expect(r"Stopped[^<]*<14\d>")
@@ -295,11 +321,12 @@ def test_reading_in_the_background_stops_as_it_should(terminal: Callable[[list[s
 
 def test_ctrl_c_ends_a_pipeline(terminal: Callable[[list[str]], Terminal]) -> None:
     shell = terminal(SHELL)
-    shell.type(shlex.join([*DRIVER, "sh", "-c", "echo rea''dy; sleep 300"]) + " | cat\n")
-    shell.expect("ready")
+    shell.type(shlex.join([*DRIVER, "sleep", "300"]) + " | cat\n")
+    until(shell.sleeps, "CMD never ran")
     shell.type("\x03")
     shell.expect(r"<130>")
-    shell.type("echo ${PIPESTATUS[0]}\n")
+    shell.type("exit ${PIPESTATUS[0]}\n")
+    assert shell.process.wait(30) == 130
 
 
 def test_an_interactive_shell_behaves_as_alone(terminal: Callable[[list[str]], Terminal]) -> None:
@@ -310,12 +337,11 @@ def test_an_interactive_shell_behaves_as_alone(terminal: Callable[[list[str]], T
     outer.type("PS1='<$?>' " + shlex.join([*DRIVER, *SHELL]) + "\n")
     outer.expect(r"\n<0>")
     outer.type("sleep 300\n")
-    time.sleep(0.3)
+    until(outer.sleeps, "the inner shell's job never ran")
     outer.type("\x1a")
-    outer.expect(r"Stopped\s+sleep 300\s+<148>")
+    outer.expect(r"Stopped[^<]*<148>")
     outer.type("fg\n")
-    outer.expect(r"sleep 300\s+")
-    time.sleep(0.3)
+    until(outer.sleeps, "fg did not bring it back")
     outer.type("\x03")
     outer.expect(r"<130>")
     outer.type("suspend\n")

@@ -4,8 +4,8 @@ Rules:
 - Starts in some 30 ms: `python -I -S`, no import beyond those of this file and `sweep.py`.
 - Nothing secret in argv, and no "gotunnel" either, so that `pkill -9 -f gotunnel` leaves it to clean
   up: the settings come by the control pipe, the name of this module by an environment variable.
-- Control pipe, from gotunnel: a length and the marshalled `Settings`, then messages of two bytes, a
-  kind and a signal.  Its end of file means that gotunnel is dead.
+- Control pipe, from gotunnel: a length and the marshalled `Settings`, then messages of ten bytes: kind,
+  signal, and the time by time.monotonic_ns.  Its end of file means that gotunnel is dead.
 - Report pipe, to gotunnel, lines: `started PID` or `failed STAGE ERRNO PATH`; then `left PID NAME` for
   what could not be killed, and `ended WAITSTATUS`; `crashed WHY` is a bug of this file.  Its end of
   file means that both are gone.
@@ -25,7 +25,7 @@ import signal
 import sys
 import time
 
-from gotunnel.child.sweep import GRACE, be_subreaper, die_with_parent, kill, sweep
+from gotunnel.child.sweep import GRACE, be_subreaper, die_with_parent, kill, state, sweep
 
 TYPE_CHECKING = False  # as in sweep.py
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         gotunnel: int  # its pid
         ignore: list[int]  # signals that CMD ignores
         mask: list[int]  # signals that CMD blocks
+        files: int  # soft RLIMIT_NOFILE that CMD gets back, 0 where gotunnel has not raised it
 
 
 FORWARDED = (
@@ -56,6 +57,7 @@ FORWARDED = (
 GOT = ord("g")  # gotunnel got this signal: CMD is to have it once
 SEND = ord("s")  # send CMD this signal
 KILL = ord("k")  # kill everything now
+MESSAGE = 10  # bytes
 
 ECHO = 0.025  # seconds in which our copy of a group's signal arrives
 STALE = 2.0  # seconds after which a copy that gotunnel didn't speak of is forgotten
@@ -116,6 +118,12 @@ def _become_cmd(settings: Settings, keeper: int, errors: int) -> None:
         for number in (*FORWARDED, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTTOU):
             signal.signal(number, signal.SIG_IGN if number in settings["ignore"] else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, settings["mask"])
+        if settings["files"]:
+            import resource
+
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (settings["files"], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+            )
         error = _execute(settings["argv"], settings["env"])
     except OSError as caught:
         error = caught
@@ -140,6 +148,7 @@ class Keeper:
         self._cmd = -1
         self._status: int | None = None  # wait status of CMD
         self._stopped = False  # CMD is, by Ctrl-Z or the like
+        self._stopped_at = 0  # when we had gotunnel follow it, in nanoseconds
         self._ending = False  # sweeping: gotunnel may be gone, and its pid another's
         self._copies: list[tuple[int, float]] = []  # signals that reached us, and when
         self._unborn: set[int] = set()  # signals that reached us before CMD existed
@@ -179,12 +188,12 @@ class Keeper:
             ready = [end for end, _ in poll.poll()]
             self._hear()
             if self._control in ready:
-                message = os.read(self._control, 2)
+                message = os.read(self._control, MESSAGE)
                 if not message:
                     return GRACE
                 if message[0] == KILL:
                     return 0.0
-                if message[0] == SEND or not self._group_had(message[1]):
+                if message[0] == SEND or self._is_owed(message[1], int.from_bytes(message[2:], "big")):
                     if message[1] == signal.SIGCONT and self._stopped:
                         self._hand_over_terminal()
                     kill(self._cmd, message[1])
@@ -214,23 +223,23 @@ class Keeper:
                 return True
             if pid != self._cmd or self._status is not None:
                 continue
-            if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
-                self._follow(os.WIFSTOPPED(status))
-            else:
+            if not os.WIFSTOPPED(status) and not os.WIFCONTINUED(status):
                 self._status = status
+            self._follow(os.WIFSTOPPED(status))
 
     def _follow(self, stopped: bool) -> None:
-        self._stopped = stopped
-        if self._ending:
+        before, self._stopped = self._stopped, stopped
+        if self._ending or not (before or stopped):
             return
+        now, gotunnel = time.monotonic(), self._settings["gotunnel"]
         if stopped:
-            self._settled.clear()  # the next SIGCONT is a new one
-        else:
-            # gotunnel slept meanwhile and has still to speak of the signals that came before
-            now = time.monotonic()
-            self._copies = [(number, now) for number, _ in self._copies]
-            self._settled[signal.SIGCONT] = now
-        kill(self._settings["gotunnel"], signal.SIGSTOP if stopped else signal.SIGCONT)
+            self._stopped_at = time.monotonic_ns()
+            kill(gotunnel, signal.SIGSTOP)
+            return
+        # gotunnel slept meanwhile and has still to speak of the signals that came before
+        self._copies = [(number, now) for number, _ in self._copies]
+        self._copies.append((signal.SIGCONT, now))
+        kill(gotunnel, signal.SIGCONT)  # takes back our SIGSTOP, should it come late
 
     def _hand_over_terminal(self) -> None:
         """`fg` after an interactive shell's `suspend`: our group has the terminal, CMD's wants it."""
@@ -258,8 +267,23 @@ class Keeper:
             elif number != signal.SIGCHLD:
                 self._copies.append((number, time.monotonic()))
 
+    def _is_owed(self, number: int, when: int) -> bool:
+        """Whether CMD is still to have this signal, which gotunnel got no later than `when`."""
+        had = self._group_had(number)
+        self._collect()
+        if self._stopped and number in (signal.SIGTSTP, signal.SIGCONT):
+            # copies don't tell, as these two drop each other where they wait: CMD is owed a SIGCONT if
+            # somebody woke gotunnel after we had stopped it
+            awake = when > self._stopped_at and state(self._settings["gotunnel"]) != "T"
+            return number == signal.SIGCONT and awake
+        try:
+            left = os.getpgid(self._cmd) != os.getpgrp()  # an interactive shell leaves our group
+        except OSError:
+            return False
+        return left or not had
+
     def _group_had(self, number: int) -> bool:
-        """True if this signal, which gotunnel got, went to the group and so to CMD as well."""
+        """True if this signal went to the whole group, since we got a copy."""
         until = time.monotonic() + ECHO
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
@@ -272,16 +296,12 @@ class Keeper:
             if mine:
                 self._copies.remove(mine)
                 self._settled[number] = now
-                break
+                return True
             if now - self._settled.get(number, -TWICE) < TWICE:
-                break
+                return True
             if now >= until:
                 return False
             poll.poll(1000 * (until - now))
-        try:
-            return os.getpgid(self._cmd) == os.getpgrp()  # an interactive shell has left our group
-        except OSError:
-            return True
 
 
 def main() -> None:

@@ -3,14 +3,20 @@
 Rules:
 - Asked only after a run without any way out has failed on the network, and only for a public module that has
   nothing to do with the user's: no name of theirs is sent anywhere.
-- Any status of HTTP over verified TLS counts as reachable; 200 is wanted for the module itself.
+- Verified TLS and a 200 for that module are wanted: a login page answers too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Sequence
+
+import aiohappyeyeballs
+
+from gotunnel.address import HostPort
+from gotunnel.upstream.direct import resolve
 
 PRESETS = ("https://proxy.golang.org", "https://goproxy.cn", "https://goproxy.io")
 _ASKED = "/golang.org/x/mod/@v/v0.20.0.info"
@@ -25,11 +31,12 @@ async def first_reachable(mirrors: Sequence[str]) -> str | None:
 
 async def _serves(mirror: str) -> bool:
     where, _, prefix = mirror.removeprefix("https://").partition("/")
-    host, _, port = where.partition(":")
     try:
+        target = HostPort.parse(where, 443)
         async with asyncio.timeout(_TIMEOUT):
-            context = ssl.create_default_context()
-            reader, writer = await asyncio.open_connection(host, int(port or 443), ssl=context)
+            # asyncio's own resolver would hold up the end of the process
+            sock = await aiohappyeyeballs.start_connection(await resolve(target))
+            reader, writer = await _over_tls(sock, target.host)
             try:
                 path = f"/{prefix}" if prefix else ""
                 writer.write(
@@ -37,7 +44,17 @@ async def _serves(mirror: str) -> bool:
                 )
                 status = await reader.readline()
             finally:
-                writer.close()
+                writer.transport.abort()
     except (OSError, TimeoutError, ValueError):
         return False
     return status.startswith(b"HTTP/1.") and status[9:12] == b"200"
+
+
+async def _over_tls(sock: socket.socket, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        return await asyncio.open_connection(
+            sock=sock, ssl=ssl.create_default_context(), server_hostname=name
+        )
+    except BaseException:
+        sock.close()
+        raise

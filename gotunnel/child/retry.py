@@ -4,6 +4,7 @@ Rules:
 - Whether a repeat may mend a failure is `classify`'s to say.  Here is when: at most `retries` times, with
   backoff, with the way out that was to blame put last, and never while every way out is down.
 - One line says why it is repeated.
+- A signal that ends the run ends it before CMD is started (again), too: 128+N.
 - Every way out down: one line for each and status 69, but only if CMD had asked for the network.
 """
 
@@ -21,7 +22,7 @@ from gotunnel.child.signals import Signals
 from gotunnel.errors import DialError, NoWayOut
 from gotunnel.observe.events import Attempt, Emit
 from gotunnel.pool.pool import Pool
-from gotunnel.tasks import Backoff
+from gotunnel.tasks import Backoff, Tasks
 
 NO_WAY_OUT = 69
 TIMED_OUT = 124
@@ -53,27 +54,31 @@ class Runner:
         self._any_command = any_command
         self._retries = retries
         self._backoff = Backoff(*backoff)
-        self._no_way = False  # did the current attempt ask for the network and find every way out down?
+        self._no_way: HostPort | None = (
+            None  # what was asked for, every way out in vain
+        )
         self.attempts = 0
         self.wants_mirror = False
 
     def failed(self, target: HostPort, error: DialError) -> None:
         """The listener could not reach a target for CMD."""
         if isinstance(error, NoWayOut):
-            self._no_way = True
+            self._no_way = target
 
     async def run(self, env: Mapping[str, str], pool: Pool, *, timeout: float | None = None) -> int:
         """CMD's status, or 69, 124, 128+N.  Raises CommandError if CMD can't be started."""
         deadline = None if timeout is None else time.monotonic() + timeout
         retries = self._retries
+        last: int | None = None  # the repeat that was allowed when `once` was first said
         while True:
+            if self._signals.interrupted is not None:
+                return 128 + self._signals.interrupted
             self.attempts += 1
-            self._no_way = False
+            self._no_way = None
             output = Output() if self._reads_output else None
             result = await self._once(env, output, deadline)
             if result is None:
-                self._tell(f"the --timeout of {timeout:g} s has passed; {self._argv[0]} was ended")
-                return TIMED_OUT
+                return self._timed_out(timeout, f"{self._argv[0]} was ended")
             if output is None:
                 verdict = Verdict(None, "", False, "")
             else:
@@ -82,14 +87,22 @@ class Runner:
                 Attempt(self.attempts, self._argv[0], result.status, verdict.finding, verdict.detail or None)
             )
             if verdict.once:
-                retries = min(retries, 1)
+                retries = min(retries, self.attempts if last is None else last)
+                last = retries
             if self._signals.interrupted is not None or not verdict.retry or self.attempts > retries:
                 return self._status(result, verdict, pool)
-            if not await self._way_back(pool, deadline):
+            way_back = await self._way_back(pool, deadline)
+            if self._signals.interrupted is not None:
+                continue
+            if not way_back:
                 return self._status(result, verdict, pool)
             await self._prepare(verdict, pool, retries, deadline)
-            if self._signals.interrupted is not None:
-                return 128 + self._signals.interrupted
+            if deadline is not None and time.monotonic() >= deadline:
+                return self._timed_out(timeout, "no repeat is begun")
+
+    def _timed_out(self, timeout: float | None, what: str) -> int:
+        self._tell(f"the --timeout of {timeout:g} s has passed; {what}")
+        return TIMED_OUT
 
     @property
     def _reads_output(self) -> bool:
@@ -103,29 +116,36 @@ class Runner:
         async with Child(
             self._argv, env=env, signals=self._signals, on_stderr=output.feed if output else None
         ) as child:
-            if deadline is None:
-                result = await child.wait()
-            else:
-                waiting = asyncio.ensure_future(child.wait())  # noqa: TID251 - awaited on each path below
-                done, _ = await asyncio.wait({waiting}, timeout=max(0.0, deadline - time.monotonic()))
-                if not done:
-                    child.terminate()
-                    await waiting
-                    return None
-                result = waiting.result()
+            expired = False
+
+            def expire() -> None:
+                nonlocal expired
+                expired = True
+                child.terminate()
+
+            timer = None
+            if deadline is not None:
+                left = max(0.0, deadline - time.monotonic())
+                timer = asyncio.get_running_loop().call_later(left, expire)
+            result = await child.wait()
+            if timer is not None:
+                timer.cancel()
         if result.note:
             self._tell(result.note)
-        return result
+        return None if expired else result
 
     async def _way_back(self, pool: Pool, deadline: float | None) -> bool:
         """Is there a way out to repeat CMD by?  Waits a little for one to come back."""
-        if not (self._no_way and pool.all_down):
+        if self._no_way is None or not pool.all_down:
             return True
         limit = WAIT_FOR_A_WAY if deadline is None else min(WAIT_FOR_A_WAY, deadline - time.monotonic())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, limit)):
-                return await pool.wait_usable()
-        return False
+        tasks = Tasks("way back")
+        back = tasks.spawn("wait", pool.wait_usable(self._no_way))
+        interrupted = tasks.spawn("signal", self._signals.wait())
+        await asyncio.wait({back, interrupted}, timeout=max(0.0, limit), return_when=asyncio.FIRST_COMPLETED)
+        worked = back.done()
+        await tasks.close()
+        return worked
 
     async def _prepare(self, verdict: Verdict, pool: Pool, retries: int, deadline: float | None) -> None:
         blamed = pool.blame_current()
@@ -143,7 +163,7 @@ class Runner:
     def _status(self, result: ChildResult, verdict: Verdict, pool: Pool) -> int:
         if result.status == 0 or result.signal is not None or self._signals.interrupted is not None:
             return result.status
-        if self._no_way and pool.all_down:
+        if self._no_way is not None and pool.all_down:
             self._tell("no way out works:")
             for name, error in pool.failures():
                 self._tell(f"  {name}: {error.finding}: {error.detail}")

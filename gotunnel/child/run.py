@@ -29,6 +29,7 @@ from gotunnel.child import keeper, sweep
 from gotunnel.child.signals import Signals
 from gotunnel.child.tee import Tee
 from gotunnel.errors import CommandError
+from gotunnel.openfiles import limit_before
 
 RUN_ID = "GOTUNNEL_RUN_ID"  # contract §5: in CMD's environment, different for each run
 _BOOT = "import os,sys;e=os.environ;sys.path.append(e['ROOT']);__import__(e['MODULE'],fromlist='.').main()"
@@ -190,6 +191,7 @@ class Child:
             "gotunnel": os.getpid(),
             "ignore": [int(number) for number in self._signals.ignored],
             "mask": mask,
+            "files": limit_before() or 0,
         }
         data = marshal.dumps(dict(settings))
         data = len(data).to_bytes(4, "big") + data
@@ -209,9 +211,9 @@ class Child:
         if self._control is None:
             return
         try:
-            os.write(self._control, bytes((kind, number)))
+            os.write(self._control, bytes((kind, number)) + time.monotonic_ns().to_bytes(8, "big"))
         except OSError:
-            return  # the keeper is dead, or stopped with 32,000 signals before it
+            return  # the keeper is dead, or stopped with thousands of signals before it
 
     def _kill_after(self, seconds: float) -> None:
         if self._deadline is None:
@@ -244,14 +246,12 @@ class Child:
         mark = b"\0" + os.fsencode(f"{RUN_ID}={run}") + b"\0"
         until = time.monotonic() + sweep.GIVE_UP
         while time.monotonic() < until:
-            ours = [pid for pid in sweep.children() if mark in _environment(pid)]
-            if not ours:
+            living = {pid: _environment(pid) for pid, state in sweep.children().items() if state != "Z"}
+            ours = [pid for pid, environment in living.items() if mark in environment]
+            if not ours and b"\0" not in living.values():
                 return
             for pid in ours:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except OSError:
-                    return
+                sweep.kill(pid, signal.SIGKILL)
             await asyncio.sleep(0.02)
             for pid in ours:
                 with contextlib.suppress(ChildProcessError):
@@ -282,9 +282,14 @@ class Child:
 
 
 def _environment(pid: int) -> bytes:
-    """What `pid` was started with, each NAME=VALUE between NULs; empty for zombies and others' processes."""
+    """What `pid` was started with, each NAME=VALUE between NULs; empty where we may not know.
+
+    One NUL alone: it is dying, and its children are about to become ours.
+    """
     try:
         with open(f"/proc/{pid}/environ", "rb") as environ:
             return b"\0" + environ.read()
+    except ProcessLookupError:
+        return b"\0"
     except OSError:
         return b""

@@ -45,18 +45,27 @@ def die_with_parent() -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def children() -> list[int]:
-    """The pids of our direct children, from /proc; zombies are among them."""
-    found, me = [], str(os.getpid()).encode()
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as stat:
-                    parent = stat.read().rpartition(b")")[2].split()[1]
-            except OSError:
-                continue
-            if parent == me:
-                found.append(int(name))
+def _stat(pid: int | str) -> list[str]:
+    """State letter (T: stopped, Z: zombie) and parent's pid; empty when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].decode().split()[:2]
+    except OSError:
+        return []
+
+
+def state(pid: int) -> str:
+    """The state letter of ps(1); empty where it can't be known."""
+    return (_stat(pid) or [""])[0]
+
+
+def children() -> dict[int, str]:
+    """Our direct children, from /proc, each with its state letter."""
+    me, found = str(os.getpid()), {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        stat = _stat(name)
+        if stat and stat[1] == me:
+            found[int(name)] = stat[0]
     return found
 
 
@@ -102,7 +111,7 @@ def sweep(adopts: bool, grace: float = GRACE, reap: Callable[[], bool] = _reap) 
     start, told, pause = time.monotonic(), set(), 0.005
     while True:
         alive = reap()
-        left = (children() if alive else []) if adopts else descendants()
+        left = (list(children()) if alive else []) if adopts else descendants()
         elapsed = time.monotonic() - start
         if not left or elapsed > grace + GIVE_UP:
             return left

@@ -10,7 +10,9 @@ Rules:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import select
 import socket
 import sys
 import threading
@@ -50,6 +52,7 @@ def git_proxy_main() -> NoReturn:
 
 
 def _target(host: str, port: str) -> HostPort:
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
         return HostPort.parse(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     except ValueError as error:
@@ -64,8 +67,6 @@ class EndpointError(GotunnelError):
 
 def by_endpoint(target: HostPort, proxy: str) -> int:
     """Through the endpoint of the run that we are in.  Raises EndpointError."""
-    from base64 import b64encode
-
     userinfo, _, where = proxy.removeprefix("http://").rstrip("/").rpartition("@")
     try:
         endpoint = HostPort.parse(where)
@@ -75,48 +76,71 @@ def by_endpoint(target: HostPort, proxy: str) -> int:
         raise EndpointError(
             f"the endpoint in GOTUNNEL_PROXY ({where}) can't be reached: {words}; is its run over?"
         ) from error
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    credential = b64encode(userinfo.encode()).decode()
-    request = (
-        f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic {credential}\r\n\r\n"
-    )
-    sock.sendall(request.encode())
+    with sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        write_all(_ask(sock, target, userinfo))
+        threading.Thread(target=_upload, args=(sock,), daemon=True).start()
+        while data := _receive(sock):
+            write_all(data)
+    return 0
+
+
+def _ask(sock: socket.socket, target: HostPort, userinfo: str) -> bytes:
+    """CONNECT; the first bytes of the target."""
+    from base64 import b64encode
+    from urllib.parse import unquote_to_bytes
+
+    credential = b64encode(unquote_to_bytes(userinfo)).decode()
+    request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
+    request += f"Proxy-Authorization: Basic {credential}\r\n" if userinfo else ""
+    with contextlib.suppress(OSError):  # then the answer, or its lack, says it
+        sock.sendall(f"{request}\r\n".encode())
     head = b""
     while b"\r\n\r\n" not in head:
-        piece = sock.recv(4096)
+        piece = _receive(sock)
         if not piece or len(head) > 65536:
-            raise EndpointError(f"the endpoint in GOTUNNEL_PROXY ({where}) gave no answer to CONNECT")
+            raise EndpointError("what listens at GOTUNNEL_PROXY gave no answer to CONNECT; is its run over?")
         head += piece
     head, _, first = head.partition(b"\r\n\r\n")
     status, _, reason = head.partition(b"\r\n")[0].partition(b" ")[2].partition(b" ")
     if status != b"200":
         words = reason.decode("latin-1").removeprefix("gotunnel: ")
         raise EndpointError(one_line(words or f"status {status.decode('latin-1')}"))
-    write_all(first)
-    threading.Thread(target=_upload, args=(sock,), daemon=True).start()
-    while data := _receive(sock):
-        write_all(data)
-    return 0
+    return first
 
 
 def _receive(sock: socket.socket) -> bytes:
     try:
         return sock.recv(_PIECE)
-    except ConnectionError as error:
-        raise EndpointError(f"the connection broke: {error.strerror}") from error
+    except OSError as error:
+        raise EndpointError(f"the connection broke: {error.strerror or error}") from error
 
 
 def _upload(sock: socket.socket) -> None:
     try:
-        while data := os.read(0, _PIECE):
+        while data := read_some(_PIECE):
             sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)
     except OSError:
         return
 
 
+def read_some(most: int) -> bytes:
+    """From standard input; blocks.  b"" at its end, and where it is closed or broken."""
+    while True:
+        try:
+            return os.read(0, most)
+        except BlockingIOError:  # whoever gave it to us reads it without blocking
+            select.select([0], [], [])
+        except OSError:
+            return b""
+
+
 def write_all(data: bytes) -> None:
-    """All of it to standard output; blocks."""
+    """All of it to standard output; blocks.  Raises OSError."""
     view = memoryview(data)
     while view:
-        view = view[os.write(1, view) :]
+        try:
+            view = view[os.write(1, view) :]
+        except BlockingIOError:
+            select.select([], [1], [])

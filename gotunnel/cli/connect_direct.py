@@ -10,14 +10,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import threading
 
 from gotunnel.address import HostPort
-from gotunnel.cli.connect import write_all
+from gotunnel.cli.connect import read_some, write_all
 from gotunnel.cli.console import Console
 from gotunnel.cli.options import load_ways, ssh_defaults
 from gotunnel.errors import Blame, DialError, StreamLost
+from gotunnel.tasks import Tasks
 from gotunnel.upstream.dialer import Stream
 
 _PIECE = 256 * 1024
@@ -40,9 +40,7 @@ async def _run(args: argparse.Namespace, target: HostPort) -> int:
         adjust=lambda chain: ssh_defaults(args, chain),
     )
     try:
-        stream = await engine.dialer.dial(target)
-        with contextlib.suppress(BrokenPipeError):
-            await _join(stream)
+        await _join(await engine.dialer.dial(target))
     except StreamLost as error:
         raise DialError("hop.closed", f"{target}: {error}", blame=Blame.HOP) from error
     finally:
@@ -58,17 +56,14 @@ async def _join(stream: Stream) -> None:
     def read_all() -> None:
         while True:
             room.acquire()
-            try:
-                data = os.read(0, _PIECE)
-            except OSError:
-                data = b""
+            data = read_some(_PIECE)
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(pieces.put_nowait, data)
             if not data:
                 return
 
     async def upload() -> None:
-        with contextlib.suppress(StreamLost):
+        with contextlib.suppress(StreamLost, OSError):
             while data := await pieces.get():
                 stream.write(data)
                 await stream.drain()
@@ -77,8 +72,10 @@ async def _join(stream: Stream) -> None:
 
     pieces: asyncio.Queue[bytes] = asyncio.Queue()
     threading.Thread(target=read_all, daemon=True).start()
-    async with asyncio.TaskGroup() as group:
-        sending = group.create_task(upload())
+    tasks = Tasks("connect")
+    tasks.spawn("upload", upload())
+    try:
         while data := await stream.read(_PIECE):
             await asyncio.to_thread(write_all, data)
-        sending.cancel()
+    finally:
+        await tasks.close()

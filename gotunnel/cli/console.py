@@ -16,6 +16,8 @@ from gotunnel.observe.events import BreakerChange, Event, Failover
 
 def tell(text: str) -> None:
     """One line to standard error."""
+    if sys.stderr is None:
+        return  # it was closed before we came
     try:
         sys.stderr.write(f"gotunnel: {one_line(redact(text), 1000)}\n")
         sys.stderr.flush()
@@ -29,6 +31,7 @@ class Console:
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._down: dict[str, str] = {}
+        self._moved: set[tuple[str, str, str]] = set()  # failovers told: from, to, reason
 
     def __call__(self, event: Event) -> None:
         if self._quiet:
@@ -40,7 +43,11 @@ class Console:
             elif event.state == "closed" and self._down.pop(event.upstream, None) is not None:
                 tell(f"way out {event.upstream} works again")
         elif isinstance(event, Failover):
+            move = (event.source, event.to, event.reason)
             if event.source in self._down:
                 tell(f"now by {event.to}")
+            elif move in self._moved:
+                return  # some targets go that way each time
             else:
+                self._moved.add(move)
                 tell(f"now by {event.to}, since {event.source}: {event.reason}: {event.detail}")

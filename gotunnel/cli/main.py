@@ -8,6 +8,7 @@ Rules:
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -34,6 +35,7 @@ class Parser(argparse.ArgumentParser):
 COMMANDS = {
     "run": ("gotunnel.cli.run", "runs CMD through the ways out; repeats it when only the network failed"),
     "connect": ("gotunnel.cli.connect", "joins standard input and output to HOST:PORT: an ssh ProxyCommand"),
+    "probe": ("gotunnel.cli.probe", "times each phase of a request over each way out, side by side"),
     "config": ("gotunnel.cli.config", "shows and checks the configuration"),
     "demo": ("gotunnel.cli.demo", "shows a failover on this machine: no configuration, no network, no root"),
 }
@@ -98,7 +100,10 @@ def _command_at(args: Sequence[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status."""
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        status = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
     except GotunnelError as error:
         from gotunnel.cli.console import tell
 
@@ -107,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
+        # python flushes standard output once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141  # 128 + SIGPIPE
 
 

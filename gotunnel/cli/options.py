@@ -66,8 +66,11 @@ def _takes_next(parser: argparse.ArgumentParser, word: str) -> bool:
         found = [a for o, a in parser._option_string_actions.items() if o.startswith(name)]
         exact = parser._option_string_actions.get(name)
         return any(a.nargs is None for a in ([exact] if exact else found))
-    action = parser._option_string_actions.get(word[:2])
-    return action is not None and action.nargs is None and len(word) == 2
+    for at, letter in enumerate(word[1:], 2):  # letters may be joined: -qJ HOST, -JHOST
+        action = parser._option_string_actions.get(f"-{letter}")
+        if action is None or action.nargs is None:
+            return action is not None and at == len(word)
+    return False
 
 
 def ssh_defaults(args: argparse.Namespace, chain: Chain) -> Chain:

@@ -12,15 +12,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import secrets
-import sys
 import time
 from typing import TYPE_CHECKING
 
 from gotunnel.cli.options import add_ways, load_ways, ssh_defaults
-from gotunnel.errors import ConfigError, UsageError
+from gotunnel.errors import ConfigError, GotunnelError, UsageError
 
 if TYPE_CHECKING:
+    from gotunnel.child.signals import Signals
     from gotunnel.config.load import Loaded, WaysOut
 
 USAGE = "gotunnel run [options] [--] CMD [ARG…]"
@@ -90,7 +91,7 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
         log = None
         if args.events is not None:
             try:
-                log = EventLog(args.events, run_id)
+                log = EventLog(args.events, run_id, lambda why: tell(f"--events {args.events}: {why}"))
             except OSError as error:
                 raise ConfigError(f"--events {args.events}: {error.strerror}") from error
             stack.callback(log.close)
@@ -112,7 +113,12 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
             backoff=(config.retry.backoff.first, config.retry.backoff.last),
         )
         engine = build_engine(
-            config, ways, emit=emit, on_failure=runner.failed, adjust=lambda chain: ssh_defaults(args, chain)
+            config,
+            ways,
+            emit=emit,
+            on_failure=runner.failed,
+            tell=tell,
+            adjust=lambda chain: ssh_defaults(args, chain),
         )
         try:
             listen = config.listen.proxy
@@ -130,12 +136,14 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
                 git_proxy=git_proxy_command(),
             )
             status = await runner.run(env, engine.pool, timeout=timeout)
+        except GotunnelError as error:
+            emit(Exit(error.status, runner.attempts, (time.monotonic() - started) * 1000))
+            raise
         finally:
             await engine.close()
         if runner.wants_mirror and not ways.configured and not args.mirror:
-            await _suggest_mirror(args, config.go.mirrors)
+            await _suggest_mirror(args.argv, [*config.go.mirrors, *re.split("[,|]", found.goproxy)], signals)
         emit(Exit(status, runner.attempts, (time.monotonic() - started) * 1000))
-    sys.stderr.flush()
     return status
 
 
@@ -147,14 +155,22 @@ def _warn_of_passwords(chains: list[str]) -> None:
         tell("a password typed to --via can be seen in ps; give it by ?password_file= or ?password_env=")
 
 
-async def _suggest_mirror(args: argparse.Namespace, tried: tuple[str, ...]) -> None:
+async def _suggest_mirror(argv: list[str], tried: list[str], signals: Signals) -> None:
+    import asyncio
     import shlex
 
     from gotunnel.child.mirrors import PRESETS, first_reachable
     from gotunnel.cli.console import tell
+    from gotunnel.tasks import Tasks
 
-    mirror = await first_reachable([m for m in PRESETS if m not in tried])
+    tasks = Tasks("mirrors")
+    asking = tasks.spawn("ask", first_reachable([m for m in PRESETS if m not in tried]))
+    await asyncio.wait({asking, tasks.spawn("signal", signals.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    mirror = asking.result() if asking.done() else None
+    await tasks.close()
+    if signals.interrupted is not None:
+        return
     if mirror is None:
         tell("no preset mirror can be reached from here either; name a way out: gotunnel run -J HOST -- …")
         return
-    tell(f"{mirror} can be reached from here; try: gotunnel run --mirror {mirror} -- {shlex.join(args.argv)}")
+    tell(f"{mirror} can be reached from here; try: gotunnel run --mirror {mirror} -- {shlex.join(argv)}")

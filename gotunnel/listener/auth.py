@@ -31,5 +31,10 @@ def allowed(header: str, secret: str, user: str = "") -> bool:
         name, _, given = base64.b64decode(value.strip(), validate=True).partition(b":")
     except (binascii.Error, ValueError):
         return False
+    return matches(name, given, secret, user)
+
+
+def matches(name: bytes, given: bytes, secret: str, user: str = "") -> bool:
+    """Is this user's password right?"""
     right = hmac.compare_digest(given, secret.encode())
     return right and (not user or hmac.compare_digest(name, user.encode()))

@@ -5,10 +5,12 @@ Rules:
 - `reason` and `error` are ids of the catalogue; `detail` says it in words.  Secrets never appear:
   names of upstreams are their redacted chains.
 - Fields that are None are left out of the line.
+- A file that can't be written (a full disk, a reader that has gone) ends the log, never the tunnel.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -114,6 +116,8 @@ def as_line(event: Event, run: str, now: datetime.datetime) -> str:
             continue
         if isinstance(value, str):
             value = redact(value)
+        elif isinstance(value, tuple):
+            value = [redact(item) for item in value]
         elif isinstance(value, float):
             value = round(value, 1)
         record[_KEYS.get(field.name, field.name)] = value
@@ -123,24 +127,42 @@ def as_line(event: Event, run: str, now: datetime.datetime) -> str:
 class EventLog:
     """Writes events to a file, one flushed line each; `-` is standard error.
 
-    Raises OSError where the file can't be opened for appending.
+    Raises OSError where the file can't be opened for appending.  `on_broken` hears once, in words, why the
+    log ended before the run did.
     """
 
-    def __init__(self, path: str, run: str) -> None:
+    def __init__(self, path: str, run: str, on_broken: Callable[[str], None] | None = None) -> None:
         self._run = run
+        self._on_broken = on_broken
         self._lock = threading.Lock()
         self._owned = path != "-"
-        self._file: IO[str] = open(path, "a", encoding="utf-8") if self._owned else sys.stderr  # noqa: SIM115
+        # what argv holds may be no UTF-8
+        self._file: IO[str] | None = (
+            open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+            if self._owned
+            else sys.stderr  # None where it was closed before we came
+        )
 
     def __call__(self, event: Event) -> None:
         line = as_line(event, self._run, datetime.datetime.now(datetime.UTC))
         with self._lock:
-            if not self._file.closed:
+            if self._file is None:
+                return
+            try:
                 self._file.write(line + "\n")
                 self._file.flush()
+            except OSError as error:
+                self._drop()
+                if self._on_broken is not None:
+                    self._on_broken(error.strerror or str(error))
 
     def close(self) -> None:
         """Close the file; events after this are dropped."""
-        if self._owned:
-            with self._lock:
-                self._file.close()
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        file, self._file = self._file, None
+        if self._owned and file is not None:
+            with contextlib.suppress(OSError):  # closing writes what is buffered
+                file.close()

@@ -7,6 +7,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 FLOOR = 0.25  # seconds
@@ -30,7 +31,11 @@ class DialTimes:
         if len(self._times) < FEW:
             return None
         ordered = sorted(self._times)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
+        return ordered[math.ceil(len(ordered) * 0.95) - 1]
+
+    def median(self) -> float | None:
+        """None with fewer than FEW samples."""
+        return None if len(self._times) < FEW else sorted(self._times)[len(self._times) // 2]
 
 
 def delay(times: DialTimes, setting: float | str | None = "auto") -> float | None:

@@ -18,7 +18,7 @@ STRATEGIES = ("ordered", "fastest", "round-robin")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A way out as the order sees it; `seconds` is its recent dial time or None."""
+    """A way out as the order sees it; `seconds` is its median dial time, None if unknown."""
 
     index: int
     closed: bool

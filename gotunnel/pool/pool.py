@@ -99,15 +99,19 @@ class Pool:
         self.put_last(self._current.name)
         return self._current.name
 
-    async def wait_usable(self) -> bool:
-        """Wait until a way out opens again, trying those that rest; True when one does."""
+    async def wait_usable(self, target: HostPort) -> None:
+        """Wait, without an end, until a way out works again: it reaches `target`, or its own hops work.
+
+        Only a dial tells: a proxy has nothing that could be opened before.
+        """
         while True:
             pause = max(0.05, min(u.breaker.rests_until() for u in self.upstreams) - self._clock())
             await asyncio.sleep(pause)
-            for upstream in self.upstreams:
-                if upstream.breaker.usable(self._clock()) and await self._warm(upstream):
-                    upstream.last_error = None
-                    return True
+            stream = await self._race(self._candidates(), target, [])
+            if stream is not None:
+                stream.abort()
+            if not self.all_down:
+                return
 
     def failures(self) -> list[tuple[str, DialError]]:
         """(name, error) of each way out whose last dial failed."""
@@ -150,12 +154,13 @@ class Pool:
                         return stream
                     if not await self._wait_for_one(started, failures):
                         break
-        raise NoWayOut(str(target), _last_each(failures) or self.failures())
+        resting = [(name, error) for name, error in self.failures() if name not in dict(failures)]
+        raise NoWayOut(str(target), [*_last_each(failures), *resting])
 
     def _candidates(self) -> list[Upstream]:
         now = self._clock()
         snapshot = [
-            Candidate(i, u.breaker.state is State.CLOSED, u.breaker.usable(now), u.put_last, u.times.p95())
+            Candidate(i, u.breaker.state is State.CLOSED, u.breaker.usable(now), u.put_last, u.times.median())
             for i, u in enumerate(self.upstreams)
         ]
         self._turn += 1
@@ -190,6 +195,11 @@ class Pool:
         go_on = True
         try:
             while queue or running:
+                # meanwhile another dial may have found it dead
+                while queue and not queue[0].breaker.usable(self._clock()):
+                    queue.popleft()
+                if not queue and not running:
+                    break
                 if queue and go_on:
                     if len(running) == 2:
                         failures.append(self._give_up(*next(iter(running.items()))))
@@ -245,7 +255,7 @@ class Pool:
             self._emit(Dial(upstream.name, str(target), ms, False, error.finding, error.detail))
             self.report(upstream, error)
             raise
-        except asyncio.CancelledError:
+        except BaseException:
             upstream.breaker.no_verdict()
             raise
         seconds = self._clock() - started

@@ -4,12 +4,15 @@ Rules:
 - Half-close is kept both ways: an EOF from one side is passed to the other, which may go on sending.
 - Back-pressure: when one side's transport is full the other side's reading is paused, so that a relay holds
   at most the two transports' write buffers (and an SSH channel's window).
-- A side that is lost without EOF makes the other side abort: a cut transfer must not look complete.
+- A side that is lost without EOF resets the other side: a cut transfer must not look complete.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from dataclasses import dataclass
 
 from gotunnel.upstream.dialer import Stream
@@ -64,7 +67,7 @@ class _End:
         else:
             if not self.finished.done() and not (self.eof and other.eof):
                 self.finished.set_result(exc or ConnectionResetError("closed without EOF"))
-            other.stream.abort()
+            reset(other.stream)
 
     def pause_writing(self) -> None:
         if not self.other.lost:
@@ -75,20 +78,31 @@ class _End:
             self.other.stream.transport.resume_reading()
 
 
+def reset(stream: Stream) -> None:
+    """Abort `stream` so that its peer sees a reset: a plain abort ends a socket as if all had been said."""
+    if stream.is_lost:
+        return
+    # asked for its socket, an SSH channel gives that of the whole connection
+    if isinstance(stream.transport, asyncio.Transport):
+        sock = stream.transport.get_extra_info("socket")
+        with contextlib.suppress(AttributeError, OSError):  # no TCP socket: there is no reset to send
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.abort()
+
+
 async def relay(a: Stream, b: Stream) -> Outcome:
-    """Join two streams until both are closed.  Cancelled, it aborts both."""
+    """Join two streams until both are closed.  Cancelled, it resets both."""
     finished: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
     left, right = _End(a, finished), _End(b, finished)
     left.other, right.other = right, left
     try:
         for end in (left, right):
+            end.stream.hand_over(end)
+            # after it, since a hand-over resumes the reading
             if end.other.stream.write_paused and not end.stream.is_lost:
                 end.stream.transport.pause_reading()
-            end.stream.hand_over(end)
         error = await finished
     finally:
-        if not left.lost:
-            a.abort()
-        if not right.lost:
-            b.abort()
+        for stream in (a, b):
+            reset(stream)
     return Outcome(left.count, right.count, error)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gotunnel.errors import ConfigError, DialError
+from gotunnel.upstream.command import CommandDialer
 from gotunnel.upstream.connect import ConnectDialer
 from gotunnel.upstream.dialer import Dialer
 from gotunnel.upstream.direct import DirectDialer
@@ -20,31 +21,39 @@ from gotunnel.upstream.socks import SocksDialer
 from gotunnel.upstream.spec import Chain, ConnectHop, DirectHop, HopSpec, SocksHop, SshHop
 from gotunnel.upstream.ssh import SshDialer
 from gotunnel.upstream.ssh_plan import SshPlan, plan
+from gotunnel.upstream.tls import client_context
 
 _MOST_HOPS = 16
 
 
 class ChainBuilder:
-    """Builds dialers for chains, and keeps the hops that they share; `close` closes them all."""
+    """Builds dialers for chains, and keeps the hops that they share; `close` closes them all.
+
+    `watch` may put something around each dialer, to measure it: it gets the dialer and how many hops of the
+    chain are in it (0: this machine's network).
+    """
 
     def __init__(
         self,
         *,
         ask: Callable[[str], str | None] | None = None,
         on_lost: Callable[[tuple[HopSpec, ...], DialError], None] | None = None,
+        watch: Callable[[Dialer, int], Dialer] = lambda dialer, count: dialer,
     ) -> None:
         self._ask = ask
+        self._watch = watch
         self._on_lost = on_lost
         self._hops: dict[tuple[HopSpec, ...], Dialer] = {}
+        self._commands: list[Dialer] = []
 
     def build(self, chain: Chain) -> Dialer:
         """The dialer for `chain`.  Raises ConfigError where a hop can't stand where it does."""
         hops, plans = expand(chain)
-        dialer: Dialer = DirectDialer()
+        dialer = self._watch(DirectDialer(), 0)
         for count, hop in enumerate(hops, 1):
             key = hops[:count]
             if key not in self._hops:
-                self._hops[key] = self._hop(dialer, hop, key, plans)
+                self._hops[key] = self._watch(self._hop(dialer, hop, key, plans), count)
             dialer = self._hops[key]
         return dialer
 
@@ -58,6 +67,9 @@ class ChainBuilder:
         for key in sorted(self._hops, key=len, reverse=True):
             await self._hops[key].close()
         self._hops.clear()
+        for command in self._commands:
+            await command.close()
+        self._commands.clear()
 
     def _hop(
         self, before: Dialer, hop: HopSpec, key: tuple[HopSpec, ...], plans: dict[SshHop, SshPlan]
@@ -68,6 +80,9 @@ class ChainBuilder:
                 return DirectDialer(interface=hop.interface, source=hop.source, label=label)
             case SshHop():
                 told = self._on_lost
+                if command := plans[hop].proxy_command:
+                    before = CommandDialer(command, label=label)
+                    self._commands.append(before)
                 return SshDialer(
                     before,
                     plans[hop],
@@ -76,13 +91,15 @@ class ChainBuilder:
                     on_lost=None if told is None else lambda error: told(key, error),
                 )
             case ConnectHop():
-                if hop.tls:
-                    raise ConfigError(
-                        f"{hop}: https proxies are not built yet; use http:// inside an ssh hop"
-                    )
                 hop.password.read()  # a missing file or variable is told at the start
                 return ConnectDialer(
-                    before, hop.address, label=label, user=hop.user, password=hop.password.read
+                    before,
+                    hop.address,
+                    label=label,
+                    user=hop.user,
+                    password=hop.password.read,
+                    tls=client_context(hop.ca, hop.cert, hop.key) if hop.tls else None,
+                    server_name=hop.server_name,
                 )
             case SocksHop():
                 hop.password.read()

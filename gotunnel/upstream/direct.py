@@ -14,11 +14,13 @@ import contextlib
 import errno
 import socket
 import threading
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import aiohappyeyeballs
 
-from gotunnel.address import HostPort
+from gotunnel.address import HostPort, one_line
 from gotunnel.errors import Blame, DialError
 from gotunnel.upstream.dialer import Stream
 
@@ -26,6 +28,8 @@ AddrInfo = tuple[Any, Any, int, str, tuple[Any, ...]]
 
 CONNECT_TIMEOUT = 7.0  # three SYNs (0, 1 and 3 s) and a slow answer to the last
 _EYEBALLS_DELAY = 0.25
+# who measures hears here of each look-up that is made for it: the name and the seconds it took
+LOOKUPS: ContextVar[Callable[[str, float], object] | None] = ContextVar("lookups", default=None)
 _USER_TIMEOUT_MS = 30_000  # unacknowledged data for so long: the peer is gone
 
 
@@ -56,19 +60,30 @@ class DirectDialer:
         """Nothing to close."""
 
     async def dial(self, target: HostPort) -> Stream:
+        finding, whose = "dns.timeout", "no answer from the resolver"
         try:
             async with asyncio.timeout(self._timeout):
                 addresses = await resolve(target)
+                finding, whose = "tcp.timeout", "no answer"
                 sock = await self._connect(addresses)
         except TimeoutError:
-            raise DialError(
-                "tcp.timeout", f"{target}: no answer in {self._timeout:.0f} s", blame=Blame.TARGET
-            ) from None
+            words = f"{target}: {whose} in {self._timeout:.0f} s"
+            raise DialError(finding, words, blame=Blame.TARGET) from None
         except OSError as error:
-            raise translate(error, target) from error
+            raise self._translate(error, target) from error
         stream = Stream()
-        await asyncio.get_running_loop().create_connection(lambda: stream, sock=sock)
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: stream, sock=sock)
+        except OSError as error:  # it was reset before we could look
+            sock.close()
+            raise translate(error, target) from error
         return stream
+
+    def _translate(self, error: OSError, target: HostPort) -> DialError:
+        told = translate(error, target)
+        if not (self._interface or self._source) or error.errno not in _OWN_FAULTS:
+            return told
+        return DialError(told.finding, f"{self._label}: {told.detail}", blame=Blame.HOP, hop=self._label)
 
     async def _connect(self, addresses: list[AddrInfo]) -> socket.socket:
         local: list[AddrInfo] | None = None
@@ -138,13 +153,21 @@ async def resolve(target: HostPort) -> list[AddrInfo]:
         failure: Exception | None = None
         try:
             result = list(socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
+        except Exception as error:  # an impossible name is a UnicodeError or ValueError
             failure = error if isinstance(error, OSError) else socket.gaierror(socket.EAI_NONAME, str(error))
         with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
             loop.call_soon_threadsafe(tell, result, failure)
 
-    threading.Thread(target=look_up, name=f"resolve {target.host}", daemon=True).start()
-    return await answer
+    try:
+        threading.Thread(target=look_up, name=f"resolve {target.host}", daemon=True).start()
+    except RuntimeError as error:  # no thread to be had
+        raise socket.gaierror(socket.EAI_AGAIN, str(error)) from error
+    started = loop.time()
+    try:
+        return await answer
+    finally:
+        if (told := LOOKUPS.get()) is not None:
+            told(target.host, loop.time() - started)
 
 
 _ERRNO = {
@@ -161,6 +184,8 @@ _ERRNO = {
     errno.EACCES: ("net.unreachable", "forbidden by a local firewall"),
     errno.EPERM: ("net.unreachable", "forbidden by a local firewall"),
 }
+# with an interface or source of its own these are the way out's fault: it isn't there
+_OWN_FAULTS = (errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETDOWN)
 
 
 def translate(error: OSError, target: HostPort) -> DialError:
@@ -177,7 +202,7 @@ def translate(error: OSError, target: HostPort) -> DialError:
                 "dns.refused", f"{target.host}: the resolver refused to answer", blame=Blame.TARGET
             )
         return DialError("dns.not-found", f"{target.host}: no such host", blame=Blame.TARGET)
-    finding, words = _ERRNO.get(error.errno or 0, ("unknown", str(error)))
+    finding, words = _ERRNO.get(error.errno or 0, ("unknown", one_line(str(error), 200)))
     if error.errno is None and isinstance(error, OSError) and error.args:
         # Happy Eyeballs joins the errors of several addresses into one without a number
         text = str(error)

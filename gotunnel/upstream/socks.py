@@ -4,6 +4,7 @@ Rules:
 - python-socks opens its own sockets and takes no stream; we drive its connectors over ours, so that SOCKS
   may stand anywhere in a chain.
 - socks5 and socks4 resolve the target here (in our resolver thread), socks5h and socks4a at the far end.
+- A proxy that has answered something and then takes long is at work on the target: that is the target's time.
 - Blame by the reply code (RFC 1928 §6): "not allowed by ruleset" is policy, "refused" and "unreachable" are
   the target's, the rest is the proxy's.
 """
@@ -16,8 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gotunnel.address import HostPort, one_line
-from gotunnel.errors import Blame, DialError, StreamLost
-from gotunnel.upstream.connect import dial_hop
+from gotunnel.errors import Blame, ConfigError, DialError, StreamLost
+from gotunnel.upstream.connect import dial_hop, unreadable_password
 from gotunnel.upstream.dialer import Dialer, Stream
 from gotunnel.upstream.direct import resolve, translate
 
@@ -77,13 +78,20 @@ class SocksDialer:
         """Nothing is kept; the dialer before has its own owner."""
 
     async def dial(self, target: HostPort) -> Stream:
+        connector = self._connector()
         host = await self._host_for(target)
         stream = await dial_hop(self._before, self._address, self._label)
         try:
             async with asyncio.timeout(self._timeout):
-                await self._connector().connect(_Exactly(stream), host, target.port)
+                await connector.connect(_Exactly(stream), host, target.port)
         except TimeoutError:
             stream.abort()
+            if stream.received:
+                raise DialError(
+                    "tcp.timeout",
+                    f"{target}: no answer in {self._timeout:.0f} s through {self._label}",
+                    blame=Blame.TARGET,
+                ) from None
             raise DialError(
                 "hop.stalled",
                 f"{self._label}: no answer in {self._timeout:.0f} s",
@@ -102,26 +110,45 @@ class SocksDialer:
         from python_socks import ProxyType
         from python_socks._connectors.factory_async import create_connector
 
+        try:
+            password = self._password()
+        except ConfigError as error:
+            raise unreadable_password(error, "socks.auth-failed", self._label) from error
+        if not (self._user + password).isascii():  # python-socks' own error would show a piece of it
+            raise DialError(
+                "socks.auth-failed",
+                f"{self._label}: a SOCKS user or password can only be ASCII here",
+                blame=Blame.CREDENTIALS,
+                hop=self._label,
+            )
         return create_connector(
             proxy_type=ProxyType.SOCKS4 if self._version == 4 else ProxyType.SOCKS5,
             username=self._user or None,
-            password=self._password() or None,
+            password=password or None,
             rdns=True,  # where names are to be resolved here, `_host_for` has done it
             resolver=None,  # type: ignore[arg-type]  # never asked with rdns
         )
 
     async def _host_for(self, target: HostPort) -> str:
-        if target.ip is not None or self._remote_names:
+        if self._remote_names or (target.ip is not None and self._version == 5):
             return target.host
         try:
-            addresses = await resolve(target)
+            async with asyncio.timeout(self._timeout):
+                addresses = await resolve(target)
+        except TimeoutError:
+            raise DialError(
+                "dns.timeout", f"{target.host}: no answer in {self._timeout:.0f} s", blame=Blame.TARGET
+            ) from None
         except OSError as error:
             raise translate(error, target) from error
         for family, _, _, _, address in addresses:
             if self._version == 5 or family == socket.AF_INET:
                 return str(address[0])
         raise DialError(
-            "dns.not-found", f"{target.host}: no IPv4 address, which socks4 needs", blame=Blame.TARGET
+            "net.unreachable",
+            f"{target.host}: no IPv4 address, which socks4 needs",
+            blame=Blame.POLICY,
+            hop=self._label,
         )
 
     def _refusal(self, error: Exception, target: HostPort) -> DialError:

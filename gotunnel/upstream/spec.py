@@ -23,6 +23,8 @@ from gotunnel.errors import ConfigError
 HOST_KEY_CHECKING = ("yes", "accept-new", "no")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _PASSWORD_OPTIONS = ("password_file", "password_env", "password_credential")
+_TLS_OPTIONS = ("ca", "cert", "key", "server_name")
+_DIRECT_OPTIONS = ("interface", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ class DirectHop:
     source: str = ""
 
     def __str__(self) -> str:
-        options = [f"{k}={v}" for k, v in (("interface", self.interface), ("source", self.source)) if v]
+        pairs = (("interface", self.interface), ("source", self.source))
+        options = [f"{name}={_quoted(value, '&')}" for name, value in pairs if value]
         return "direct:" + ("?" + "&".join(options) if options else "")
 
 
@@ -90,8 +93,8 @@ class SshHop:
     known_hosts_text: str = field(default="", repr=False)
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        user = f"{self.user}@" if self.user else ""
+        host = f"[{self.host}]" if ":" in self.host else _quoted(self.host)
+        user = f"{_quoted(self.user, ':/@')}@" if self.user else ""
         return f"ssh://{user}{host}" + (f":{self.port}" if self.port else "")
 
 
@@ -109,7 +112,7 @@ class ConnectHop:
     server_name: str = ""
 
     def __str__(self) -> str:
-        return f"{'https' if self.tls else 'http'}://{_user(self.user, self.password)}{self.address}"
+        return f"{'https' if self.tls else 'http'}://{_user(self.user, self.password)}{_shown(self.address)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ class SocksHop:
 
     def __str__(self) -> str:
         suffix = {5: "h", 4: "a"}[self.version] if self.remote_names else ""
-        return f"socks{self.version}{suffix}://{_user(self.user, self.password)}{self.address}"
+        return f"socks{self.version}{suffix}://{_user(self.user, self.password)}{_shown(self.address)}"
 
 
 HopSpec = DirectHop | SshHop | ConnectHop | SocksHop
@@ -154,7 +157,17 @@ class Chain:
 def _user(user: str, password: Secret) -> str:
     if not user and not password:
         return ""
+    user = _quoted(user, ":/@")
     return f"{user}:***@" if password else f"{user}@"
+
+
+def _shown(address: HostPort) -> str:
+    return str(address) if ":" in address.host else f"{_quoted(address.host)}:{address.port}"
+
+
+def _quoted(text: str, also: str = "") -> str:
+    """`text` with % before what would not be read back as it is."""
+    return "".join(f"%{ord(c):02X}" if c in "%,?# " or c in also else c for c in text)
 
 
 def parse_chain(text: str) -> Chain:
@@ -191,7 +204,10 @@ def _hop(text: str, chain: str) -> HopSpec:
             )
         return kind(match[1].lower(), match[2])
     except ValueError as error:
-        raise ConfigError(f"way out {masked(chain)!r}: {error}") from None
+        words = str(error)
+        if "@" in text.partition("?")[2]:  # what stands there may be a piece of a password
+            words = "what stands after ? can't be read; a literal ? in a user or password is %3F"
+        raise ConfigError(f"way out {masked(chain)!r}: {words}") from None
 
 
 @dataclass(slots=True)
@@ -236,7 +252,7 @@ def _split(rest: str, allowed: tuple[str, ...]) -> _Parts:
         raise ValueError("the host is missing")
     return _Parts(
         _clean(unquote(user)) if at else None,
-        _clean(unquote(password)) if colon else None,
+        _clean_secret(unquote(password)) if colon else None,
         _clean(unquote(where)),
         _options(query, allowed),
     )
@@ -252,7 +268,13 @@ def _address(where: str, default_port: int) -> HostPort:
 
 
 def _clean(text: str) -> str:
-    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+    if not text.isprintable():
+        raise ValueError("control characters are not allowed")
+    return text
+
+
+def _clean_secret(text: str) -> str:
+    if any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) <= 0xDFFF for c in text):
         raise ValueError("control characters are not allowed")
     return text
 
@@ -277,7 +299,7 @@ def _direct(text: str) -> DirectHop:
     rest = text.removeprefix("direct").removeprefix(":")
     if rest and not rest.startswith("?"):
         raise ValueError("want direct: or direct:?interface=NAME or direct:?source=ADDRESS")
-    options = _options(rest[1:], ("interface", "source"))
+    options = _options(rest[1:], _DIRECT_OPTIONS)
     source = _Parts(None, None, "", options).one("source")
     if source and HostPort(source, 1).ip is None:
         raise ValueError(f"source {source!r} is no IP address")
@@ -327,7 +349,7 @@ def _ssh_url(scheme: str, rest: str) -> SshHop:
 
 
 def _connect(scheme: str, rest: str) -> ConnectHop:
-    tls_options = ("ca", "cert", "key", "server_name") if scheme == "https" else ()
+    tls_options = _TLS_OPTIONS if scheme == "https" else ()
     parts = _split(rest, _PASSWORD_OPTIONS + tls_options)
     if parts.one("key") and not parts.one("cert"):
         raise ValueError("key= wants cert= beside it")
@@ -369,8 +391,9 @@ _KINDS: dict[str, Callable[[str, str], HopSpec]] = {
 
 _NEXT_HOP = re.compile(r",(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _WHERE = re.compile(
-    r"(?P<host>\[[^\]]*\]|[^:/?,]*)(?::(?P<port>[^/?,]*))?(?P<path>/[^?]*)?(?P<rest>.*)", re.DOTALL
+    r"(?P<host>\[[^\]]*\]|[^:/?]*)(?::(?P<port>[^/?]*))?(?P<path>/[^?]*)?(?P<rest>.*)", re.DOTALL
 )
+_SHOWN = frozenset((*_SSH_OPTIONS, *_PASSWORD_OPTIONS, *_TLS_OPTIONS, *_DIRECT_OPTIONS))
 
 
 def masked(text: str) -> str:
@@ -379,14 +402,30 @@ def masked(text: str) -> str:
 
 
 def _masked_hop(text: str) -> str:
+    """One hop with a scheme and those without that follow it."""
     match = _SCHEME.fullmatch(text)
     scheme, rest = (f"{match[1]}://", match[2]) if match else ("", text)
     userinfo, at, where = rest.rpartition("@")
     user, colon, _ = userinfo.partition(":")
-    parts = _WHERE.fullmatch(where)
+    hosts = ",".join(_masked_where(part) for part in where.split(","))
+    return f"{scheme}{user}{':***' if colon else ''}{at}{hosts}"
+
+
+def _masked_where(text: str) -> str:
+    if text.startswith("direct:"):
+        return text
+    parts = _WHERE.fullmatch(text)
     assert parts is not None  # every group may be empty
-    port = parts["port"]
+    port, path, query = parts["port"], parts["path"], parts["rest"]
     if port is not None:
-        port = f":{port if port.isdigit() else '***'}"
-    path = "/***" if len(parts["path"] or "") > 1 else parts["path"] or ""
-    return f"{scheme}{user}{':***' if colon else ''}{at}{parts['host']}{port or ''}{path}{parts['rest']}"
+        port = f":{port if port.isdigit() and int(port[:6]) <= 65535 else '***'}"
+    path = "/***" if len(path or "") > 1 else path or ""
+    options = "&".join(map(_masked_option, query[1:].split("&"))) if query else ""
+    return f"{parts['host']}{port or ''}{path}{query[:1]}{options}"
+
+
+def _masked_option(text: str) -> str:
+    name, equals, value = text.partition("=")
+    if name in _SHOWN:
+        return text
+    return f"{name}{equals}***" if equals and value else text

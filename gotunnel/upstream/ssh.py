@@ -8,6 +8,8 @@ Rules:
   same error is given without touching the network.
 - A channel's failure is the target's or a policy's (RFC 4254 §5.1); the connection's failure is the hop's.
 - A channel that opens after its dialer gave up is closed, not leaked.
+- Each hop's time is its own: the way to the host is dialled first, by the dialer before, which keeps its own
+  bounds; only then the handshake's time starts.  So a hop that stalls is blamed itself, not the next one.
 - ssh_config is read by `ssh_config`, keys by `ssh_keys`, host keys by `host_keys`; asyncssh gets plain
   values and reads no file of its own.
 """
@@ -15,7 +17,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
@@ -26,15 +28,18 @@ from gotunnel.tasks import Tasks
 from gotunnel.upstream.connect import dial_hop
 from gotunnel.upstream.dialer import Dialer, Stream
 from gotunnel.upstream.host_keys import HostKeyCheck
+from gotunnel.upstream.ssh_channel import open_channel
 from gotunnel.upstream.ssh_errors import channel_error, handshake_error
-from gotunnel.upstream.ssh_keys import Ask, gather
+from gotunnel.upstream.ssh_feed import Feed
+from gotunnel.upstream.ssh_keys import Ask, Keys, gather
 from gotunnel.upstream.ssh_plan import SshPlan
 
 if TYPE_CHECKING:
     import asyncssh
 
-HANDSHAKE_TIMEOUT = 10.0  # TCP connect, key exchange and authentication together
+HANDSHAKE_TIMEOUT = 10.0  # key exchange and authentication together
 CHANNEL_TIMEOUT = 10.0  # until the far end has reached the target or said no
+ALIVE_TIMEOUT = 3.0
 REFUSED_WAIT = 60.0
 WINDOW = 16 * 1024 * 1024  # bytes in flight per channel; OpenSSH's 2 MiB caps a stream at 10 MB/s at 200 ms
 MAX_PACKET = 128 * 1024
@@ -55,7 +60,7 @@ _log = logging.getLogger("gotunnel.ssh")
 class SshDialer:
     """Dials through one jump host, which is itself reached by `before`.
 
-    `on_lost` is called when an established connection breaks.
+    `ask` is called for a passphrase, once for each key; `on_lost` when an established connection breaks.
     """
 
     def __init__(
@@ -72,9 +77,9 @@ class SshDialer:
         self._before = before
         self._plan = plan
         self._label = label
-        self._ask = ask
+        self._ask = None if ask is None else functools.cache(ask)
         self._on_lost = on_lost
-        self._handshake_timeout = plan.connect_timeout or handshake_timeout
+        self._handshake_timeout = handshake_timeout
         self._channel_timeout = channel_timeout
         self._connection: asyncssh.SSHClientConnection | None = None
         self._opening: asyncio.Task[asyncssh.SSHClientConnection] | None = None
@@ -95,9 +100,12 @@ class SshDialer:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(0.5):
                     await connection.wait_closed()
+            except TimeoutError:
+                connection.abort()  # it has not taken what we had to say
+                await connection.wait_closed()
 
     async def dial(self, target: HostPort) -> Stream:
         fresh = self._connection is None
@@ -121,14 +129,15 @@ class SshDialer:
             raise self._error("hop.closed", "the way out is being closed")
         loop = asyncio.get_running_loop()
         if self._refused is not None and loop.time() < self._refused[0]:
-            raise self._refused[1]
-        if self._opening is None:
-            self._opening = self._tasks.spawn("connect", self._handshake())
-            self._opening.add_done_callback(self._opened)
+            raise self._refused[1].with_traceback(None)
+        opening = self._opening
+        if opening is None:
+            opening = self._opening = self._tasks.spawn("connect", self._handshake())
+            opening.add_done_callback(self._opened)
         try:
-            return await asyncio.shield(self._opening)
+            return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            if self._closed:
+            if _was_cancelled(opening):
                 raise self._error("hop.closed", "the way out is being closed") from None
             raise
 
@@ -144,54 +153,71 @@ class SshDialer:
             self._refused = (asyncio.get_running_loop().time() + error.retry_after, error)
 
     async def _handshake(self) -> asyncssh.SSHClientConnection:
-        import asyncssh
-
         plan = self._plan
         address = HostPort(plan.hostname, plan.port)
         check = HostKeyCheck(
-            plan.host_key_name, plan.port, plan.host_key_mode, plan.known_hosts_files, plan.known_hosts_text
+            plan.host_key_name,
+            plan.host_key_port,
+            plan.host_key_mode,
+            plan.known_hosts_files,
+            plan.known_hosts_text,
         )
-        found = check.lookup()
         keys = await gather(plan, self._ask)
-        client = _client_class()(check, self._lost)
         try:
-            async with asyncio.timeout(self._handshake_timeout):
-                return await asyncssh.connect(
-                    plan.hostname,
-                    plan.port,
-                    config=None,
-                    # the tunnel gives asyncssh a stream of ours, opened by the dialer before
-                    tunnel=cast(Any, None if plan.proxy_command else _Tunnel(self._before, self._label))
-                    or (),
-                    proxy_command=["/bin/sh", "-c", f"exec {plan.proxy_command}"]
-                    if plan.proxy_command
-                    else (),
-                    client_factory=lambda: client,
-                    username=plan.user,
-                    client_keys=keys.pairs or None,
-                    agent_path=None,
-                    known_hosts=lambda host, addr, port: found,
-                    host_key_alias=plan.host_key_name,
-                    server_host_key_algs=check.algorithms(),
-                    encryption_algs=plan.ciphers or CIPHERS,
-                    mac_algs=plan.macs or (),
-                    kex_algs=plan.kex or (),
-                    compression_algs=["zlib@openssh.com", "zlib", "none"] if plan.compression else ["none"],
-                    keepalive_interval=plan.keepalive or KEEPALIVE,
-                    keepalive_count_max=plan.keepalive_count,
-                    login_timeout=self._handshake_timeout,
-                    gss_host=None,
-                    x509_trusted_certs=None,
-                    x509_trusted_cert_paths=[],
-                )
+            stream = await self._reach(address)
+            try:
+                async with asyncio.timeout(self._handshake_timeout):
+                    return await self._log_in(stream, check, keys)
+            except BaseException:
+                stream.abort()
+                raise
         except DialError:
             raise
-        except (Exception, TimeoutError) as error:
+        except Exception as error:
             raise handshake_error(
                 error, self._label, address, plan, check, keys.unusable, self._handshake_timeout, REFUSED_WAIT
             ) from error
         finally:
             keys.close()
+
+    async def _reach(self, address: HostPort) -> Stream:
+        """A stream to the host, in the time that ssh_config's ConnectTimeout allows."""
+        try:
+            async with asyncio.timeout(self._plan.connect_timeout):
+                return await dial_hop(self._before, address, self._label)
+        except TimeoutError:
+            words = f"{address}: no answer in {self._plan.connect_timeout:.0f} s (ConnectTimeout)"
+            raise self._error("tcp.timeout", words) from None
+
+    async def _log_in(self, stream: Stream, check: HostKeyCheck, keys: Keys) -> asyncssh.SSHClientConnection:
+        import asyncssh
+
+        plan = self._plan
+        found = check.lookup()
+        client = _client_class()(check, self._lost)
+        return await asyncssh.connect(
+            plan.hostname,
+            plan.port,
+            config=None,
+            tunnel=cast(Any, _Reached(stream)),
+            client_factory=lambda: client,
+            username=plan.user,
+            client_keys=keys.pairs or None,
+            agent_path=None,
+            known_hosts=lambda host, addr, port: found,
+            host_key_alias=plan.host_key_name,
+            server_host_key_algs=check.algorithms(),
+            encryption_algs=plan.ciphers or CIPHERS,
+            mac_algs=plan.macs or (),
+            kex_algs=plan.kex or (),
+            compression_algs=["zlib@openssh.com", "zlib", "none"] if plan.compression else ["none"],
+            keepalive_interval=plan.keepalive or KEEPALIVE,
+            keepalive_count_max=plan.keepalive_count,
+            login_timeout=0,  # the time is ours to keep
+            gss_host=None,
+            x509_trusted_certs=None,
+            x509_trusted_cert_paths=[],
+        )
 
     def _lost(self, connection: object, error: Exception | None) -> None:
         """An established connection is gone; its channels have been told by asyncssh."""
@@ -202,9 +228,12 @@ class SshDialer:
             return
         words = one_line(str(error), 200) if error is not None else "the server closed the connection"
         stalled = "keepalive" in words
-        _log.debug("%s lost: %s", self._label, words)
+        self._tell_lost(self._error("hop.stalled" if stalled else "hop.closed", words))
+
+    def _tell_lost(self, error: DialError) -> None:
+        _log.debug("lost: %s", error.detail)
         if self._on_lost is not None:
-            self._on_lost(self._error("hop.stalled" if stalled else "hop.closed", words))
+            self._on_lost(error)
 
     def _error(self, finding: str, words: str) -> DialError:
         return DialError(finding, f"{self._label}: {words}", blame=Blame.HOP, hop=self._label)
@@ -215,7 +244,10 @@ class SshDialer:
         import asyncssh
 
         # a task of its own: cancelled in the middle, asyncssh would forget a channel that the server opens
-        opening = self._tasks.spawn(f"channel {target}", self._channel(connection, target))
+        opening = self._tasks.spawn(
+            f"channel {target}",
+            open_channel(connection, target.host, target.port, window=WINDOW, max_packet=MAX_PACKET),
+        )
         try:
             async with asyncio.timeout(self._channel_timeout):
                 return await asyncio.shield(opening)
@@ -227,33 +259,41 @@ class SshDialer:
                     f"{target}: no answer in {self._channel_timeout:.0f} s through {self._label}",
                     blame=Blame.TARGET,
                 ) from None
-            raise self._error("hop.stalled", "accepts no channel and answers no keepalive") from None
+            raise self._drop(connection) from None
         except asyncio.CancelledError:
+            if _was_cancelled(opening):
+                raise self._error("hop.closed", "the way out is being closed") from None
             _close_when_open(opening)
             raise
         except asyncssh.ChannelOpenError as error:
             raise channel_error(error.code, error.reason, self._label, target) from error
-        except (asyncssh.Error, OSError) as error:
+        except Exception as error:  # asyncssh's channel in a connection that broke just then
             raise self._error("hop.closed", one_line(str(error), 200) or "the connection was lost") from error
-
-    async def _channel(self, connection: asyncssh.SSHClientConnection, target: HostPort) -> Stream:
-        _, session = await connection.create_connection(
-            cast(Any, Stream), target.host, target.port, window=WINDOW, max_pktsize=MAX_PACKET
-        )
-        return cast(Stream, session)
 
     async def _alive(self, connection: asyncssh.SSHClientConnection) -> bool:
         """Does the server still answer anything at all?"""
-        import asyncssh
-
         try:
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(ALIVE_TIMEOUT):
                 # any answer is life; a refusal is what OpenSSH gives to a keepalive
                 await connection._make_global_request(b"keepalive@openssh.com")
-        except (TimeoutError, asyncssh.Error, OSError):
-            connection.abort()
+        except TimeoutError:
             return False
-        return True
+        return not connection.is_closed()  # asyncssh answers for a connection that is gone: refused
+
+    def _drop(self, connection: asyncssh.SSHClientConnection) -> DialError:
+        """Give a silent connection up, and all its channels with it."""
+        error = self._error("hop.stalled", "accepts no channel and answers no keepalive")
+        if self._connection is connection:
+            self._connection = None
+            connection.abort()
+            self._tell_lost(error)
+        return error
+
+
+def _was_cancelled(task: asyncio.Task[Any]) -> bool:
+    """True where the task that we wait for was cancelled (by `close`), and not we."""
+    waiter = asyncio.current_task()
+    return task.cancelled() and waiter is not None and not waiter.cancelling()
 
 
 def _close_when_open(opening: asyncio.Task[Stream]) -> None:
@@ -264,26 +304,18 @@ def _close_when_open(opening: asyncio.Task[Stream]) -> None:
     opening.add_done_callback(close)
 
 
-class _Tunnel:
-    """What asyncssh calls to reach a server through something else."""
+class _Reached:
+    """What asyncssh calls to reach a server through something else: here it is reached already."""
 
-    def __init__(self, before: Dialer, label: str) -> None:
-        self._before = before
-        self._label = label
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
 
     async def create_connection(
         self, factory: Callable[[], asyncio.Protocol], host: str, port: int
     ) -> tuple[object, asyncio.Protocol]:
-        stream = await dial_hop(self._before, HostPort(host, port), self._label)
         protocol = factory()
-        stream.become(protocol)
-        return stream, protocol
-
-    def close(self) -> None:
-        """The stream is closed by the connection inside it."""
-
-    async def wait_closed(self) -> None:
-        """Nothing to wait for."""
+        self._stream.become(cast(asyncio.Protocol, Feed(protocol)))
+        return self._stream, protocol
 
 
 def _client_class() -> Callable[

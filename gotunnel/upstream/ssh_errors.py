@@ -68,9 +68,11 @@ def handshake_error(
             hop=label,
         )
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
-        finding, words = check.refusal(address.host)
-        if "revoked" in str(error):
+        finding, words = check.refusal(address)
+        if " is revoked" in str(error):
             finding, words = "ssh.host-key-changed", f"the host key of {check.entry} is marked @revoked"
+        elif check.offered is None:  # a certificate: expired, of another name, of an unknown authority
+            words += f" ({one_line(str(error), 150)})"
         return DialError(
             finding, f"{label}: {words}", blame=Blame.CREDENTIALS, hop=label, retry_after=refused_wait
         )
@@ -101,7 +103,7 @@ def _denied(label: str, plan: SshPlan, unusable: list[str], refused_wait: float)
         finding, words = "ssh.key-unusable", "; ".join(unusable)
     else:
         finding = "ssh.auth-failed"
-        words = f"the server accepts none of our keys for user {plan.user}; try: ssh -v {label.removeprefix('ssh://')}"
+        words = f"the server accepts none of our keys for user {plan.user}; try: ssh -v {label}"
     return DialError(
         finding, f"{label}: {words}", blame=Blame.CREDENTIALS, hop=label, retry_after=refused_wait
     )

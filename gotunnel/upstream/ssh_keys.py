@@ -3,12 +3,14 @@
 Rules:
 - Order: identities that were named, then the agent's, then the default files; with IdentitiesOnly the agent
   gives only what is named.  Each offer costs one of the server's MaxAuthTries.
+- An agent that doesn't answer (a forwarded one whose connection died) is passed over after AGENT_TIMEOUT.
 - An encrypted key is used by the agent if it holds it; otherwise `ask` is called for its passphrase, once;
   where nobody can be asked the key is unusable and remembered as the reason.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     import asyncssh
 
 Ask = Callable[[str], str | None]
+
+AGENT_TIMEOUT = 3.0
 
 
 @dataclass(slots=True)
@@ -45,7 +49,7 @@ async def gather(plan: SshPlan, ask: Ask | None = None) -> Keys:
     if plan.key_text:
         try:
             keys.pairs += asyncssh.load_keypairs([asyncssh.import_private_key(plan.key_text)])
-        except (asyncssh.KeyImportError, ValueError) as error:
+        except ValueError as error:  # KeyImportError and KeyEncryptionError are
             keys.unusable.append(f"GOTUNNEL_SSH_KEY: {one_line(str(error), 100)}")
         return keys
     agent_pairs = await _agent(plan, keys)
@@ -69,9 +73,10 @@ async def _agent(plan: SshPlan, keys: Keys) -> list[Any]:
     if not plan.identity_agent:
         return []
     try:
-        keys.agent = await asyncssh.connect_agent(plan.identity_agent)
-        return list(await keys.agent.get_keys())
-    except (OSError, asyncssh.Error, ValueError):
+        async with asyncio.timeout(AGENT_TIMEOUT):
+            keys.agent = await asyncssh.connect_agent(plan.identity_agent)
+            return list(await keys.agent.get_keys())
+    except (OSError, asyncssh.Error, ValueError):  # TimeoutError is an OSError
         return []  # an agent that isn't there is no error, as in ssh
 
 
@@ -103,7 +108,7 @@ def _file(path: str, plan: SshPlan, keys: Keys, held: list[Any], ask: Ask | None
         return []
     try:
         return _load(path, passphrase, plan)
-    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError):
+    except ValueError:
         keys.unusable.append(f"{path}: wrong passphrase")
         return []
 

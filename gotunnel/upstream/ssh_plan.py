@@ -34,7 +34,8 @@ class SshPlan:
     key_text: str = field(default="", repr=False)
     known_hosts_files: tuple[str, ...] = ()
     known_hosts_text: str = field(default="", repr=False)
-    host_key_name: str = ""
+    host_key_name: str = ""  # what known_hosts is asked for, and for which port
+    host_key_port: int = 22
     host_key_mode: str = "yes"
     ciphers: str = ""
     macs: str = ""
@@ -79,6 +80,7 @@ def plan(hop: SshHop) -> SshPlan:
         known_hosts_files=known,
         known_hosts_text=hop.known_hosts_text,
         host_key_name=settings.host_key_alias or settings.hostname,
+        host_key_port=22 if settings.host_key_alias else settings.port,
         host_key_mode=hop.host_key_checking or _CHECKING.get(settings.strict_host_key_checking, "yes"),
         ciphers=settings.ciphers or "",
         macs=settings.macs or "",
@@ -112,10 +114,13 @@ def _jumps(settings: SshSettings, hop: SshHop) -> tuple[SshHop, ...]:
 
 
 def _readable(path: str, what: str) -> None:
+    # a pipe would be drained or waited for here, and is read more than once later
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ConfigError(f"{what} {path!r}: is not a regular file")
     try:
-        with open(path, "rb") as file:
-            file.read(1)
+        with open(path, "rb"):
+            pass
     except OSError as error:
-        raise ConfigError(f"{what} {path}: {error.strerror}") from error
-    if os.path.isdir(path):
-        raise ConfigError(f"{what} {path}: is a directory")
+        raise ConfigError(f"{what} {path!r}: {error.strerror}") from error
+    except ValueError as error:  # a NUL in it
+        raise ConfigError(f"{what} {path!r}: {error}") from error

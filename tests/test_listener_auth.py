@@ -1,0 +1,58 @@
+"""Who may use the endpoint."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gotunnel.listener.auth import allowed, new_secret
+
+
+def basic(text: str) -> str:
+    return "Basic " + base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("header", "user", "right"),
+    [
+        (basic("gotunnel:s3cret"), "", True),
+        (basic("anybody:s3cret"), "", True),
+        (basic(":s3cret").replace("Basic", "bAsIc"), "", True),
+        (basic("dev:s3cret"), "dev", True),
+        (basic("eve:s3cret"), "dev", False),
+        (basic("gotunnel:s3cre"), "", False),
+        (basic("gotunnel:s3crets"), "", False),
+        (basic("s3cret"), "", False),
+        (basic("s3cret:"), "", False),
+        ("", "", False),
+        ("Basic", "", False),
+        ("Basic !!!", "", False),
+        ("Basic ü", "", False),
+        ("Bearer s3cret", "", False),
+    ],
+)
+def test_allowed(header: str, user: str, right: bool) -> None:
+    assert allowed(header, "s3cret", user) is right
+
+
+def test_a_password_may_hold_colons_and_be_unicode() -> None:
+    assert allowed(basic("u:pä:ss"), "pä:ss", "u")
+
+
+def test_without_a_secret_everybody_may() -> None:
+    assert allowed("", "")
+
+
+@given(st.text(st.characters(max_codepoint=255)))
+def test_no_header_breaks_it(header: str) -> None:
+    assert allowed(header, "s3cret") is False
+    assert allowed(f"Basic {header}", "s3cret") is False
+
+
+def test_a_secret_is_long_new_each_time_and_needs_no_escaping() -> None:
+    secrets = {new_secret() for _ in range(50)}
+    assert len(secrets) == 50
+    assert all(len(secret) == 32 and secret.replace("-", "").replace("_", "").isalnum() for secret in secrets)

@@ -1,0 +1,76 @@
+"""Owned tasks end with their owner; backoff doubles."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from gotunnel.tasks import Backoff, Tasks
+
+
+async def test_close_cancels_and_waits() -> None:
+    told: list[str] = []
+
+    async def job() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            told.append("cleaned up")
+
+    tasks = Tasks("test")
+    task = tasks.spawn("job", job())
+    await asyncio.sleep(0)
+    await tasks.close()
+    assert task.cancelled()
+    assert told == ["cleaned up"]
+    assert len(tasks) == 0
+
+
+async def test_what_is_started_while_it_closes_is_ended_too() -> None:
+    tasks = Tasks("test")
+    second: list[asyncio.Task[None]] = []
+
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    async def first() -> None:
+        try:
+            await forever()
+        finally:
+            second.append(tasks.spawn("second", forever()))
+
+    tasks.spawn("first", first())
+    await asyncio.sleep(0)
+    await tasks.close()
+    assert second[0].cancelled()
+
+
+async def test_an_owner_may_be_closed_from_within_and_a_failed_task_is_forgotten() -> None:
+    tasks = Tasks("test")
+
+    async def fails() -> None:
+        raise ValueError("nobody awaits this")
+
+    tasks.spawn("fails", fails())
+    closing = tasks.spawn("closes", tasks.close())
+    await asyncio.wait_for(closing, 5)
+    await asyncio.sleep(0)
+    assert len(tasks) == 0
+
+
+def test_backoff_doubles_to_its_bound_and_starts_anew() -> None:
+    class Most(random.Random):
+        def random(self) -> float:
+            return 1.0
+
+    backoff = Backoff(0.5, 3.0, Most())
+    assert [backoff.delay() for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    backoff.reset()
+    assert backoff.delay() == 0.5
+    jittered = Backoff(1.0, 1.0, random.Random(7))
+    assert all(0.5 <= jittered.delay() <= 1.0 for _ in range(100))
+    with pytest.raises(ValueError, match="first"):
+        Backoff(2.0, 1.0)
