@@ -282,8 +282,11 @@ async def _fetch(stream: Stream, goal: Goal, result: Result) -> None:
         stream.write(http.send(h11.EndOfMessage()) or b"")
         started = clock()
         async with asyncio.timeout(FIRST_BYTE_TIMEOUT):
-            http.receive_data(await _some(stream))
+            data = await _some(stream)
             first = clock()
+            if not data.startswith(b"HTTP/"[: len(data)]):  # h11 would wait for the end of a head
+                raise h11.RemoteProtocolError(repr(data[:40]))
+            http.receive_data(data)
             result.first_byte_ms = 1000 * (first - started)
             sized = await _head(stream, http, result)
     except TimeoutError:

@@ -38,9 +38,7 @@ def plan_for(server: Sshd | HostPort, key: Key | None, known_hosts: Path, **chan
 
 
 @contextlib.asynccontextmanager
-async def jumping(
-    plan: SshPlan, before: Dialer | None = None, **options: Any
-) -> AsyncIterator[SshDialer]:
+async def jumping(plan: SshPlan, before: Dialer | None = None, **options: Any) -> AsyncIterator[SshDialer]:
     """A dialer for `plan`, closed at the exit."""
     dialer = SshDialer(before or DirectDialer(), plan, label="ssh://jump", **options)
     try:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import h11
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gotunnel.address import HostPort
@@ -128,6 +128,7 @@ def run(coroutine: object) -> object:
 
 @fuzz
 @given(REQUESTS, st.lists(st.integers(0, 3000), max_size=6))
+@example([b"X: " + b"a" * 900, b"\r\n\r\n"], [])  # found so: a reason phrase that was cut with "…"
 def test_listener_requests(said: list[bytes], cuts: list[int]) -> None:
     client = Said([piece for piece in split(b"".join(said), cuts) if piece])
     endpoint = proxy.Endpoint(None, secret="p", head=LIMIT)  # type: ignore[arg-type]
@@ -135,7 +136,7 @@ def test_listener_requests(said: list[bytes], cuts: list[int]) -> None:
     request = run(endpoint._request(client, http))  # type: ignore[arg-type]
     if request is None:
         head, _, body = client.written.partition(b"\r\n\r\n")
-        assert head == b"" or head.startswith(b"HTTP/1.1 4")
+        assert head == b"" or head.startswith((b"HTTP/1.1 4", b"HTTP/1.1 501 "))
         assert head == b"" or f"\r\nContent-Length: {len(body)}\r\n".encode() in head  # one answer, no more
         return
     assert isinstance(request, h11.Request)

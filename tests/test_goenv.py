@@ -182,9 +182,11 @@ def test_a_list_of_its_own_counts_even_if_it_equals_goprivate(home: dict[str, st
 
 def test_asking_go_never_fetches_a_toolchain(home: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "go.mod").write_text("module x\n\ngo 1.99.0\n")
-    user = {**home, "GOTOOLCHAIN": "auto", "GOPROXY": "http://127.0.0.1:9", "GOPRIVATE": "a.example"}
+    (tmp_path / "goenv").write_text("GOPRIVATE=only.go.knows\n")
+    proxy = "http://127.0.0.1:9"
+    user = {**home, "GOTOOLCHAIN": "auto", "GOPROXY": proxy, "GOENV": str(tmp_path / "goenv")}
     found = read(user, cwd=str(tmp_path))
-    assert (found.goproxy, found.goprivate) == ("http://127.0.0.1:9", "a.example")
+    assert (found.goproxy, found.goprivate) == (proxy, "only.go.knows")
 
 
 def test_without_go_and_git_the_environment_speaks(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from gotunnel.errors import Blame, DialError
 from tests.conftest import need
-from tests.endpoint import AUTH, Handler, World, world
+from tests.origins import AUTH, Handler, World, world
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -146,6 +148,12 @@ class Stuck(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.calls.append("write")
 
+    def write_eof(self) -> None:
+        self.calls.append("write_eof")
+
+    def is_closing(self) -> bool:
+        return "close" in self.calls
+
     def close(self) -> None:
         self.calls.append("close")
 
@@ -160,7 +168,7 @@ async def test_who_does_not_read_its_answer_is_cut_off(monkeypatch: pytest.Monke
     client.connection_made(transport)
     client.data_received(b"nonsense\r\n\r\n")
     await until(lambda: "abort" in transport.calls)
-    assert transport.calls == ["write", "close", "abort"]
+    assert transport.calls == ["write", "write_eof", "close", "abort"]
     assert len(made._slots) == 1
     client.connection_lost(None)
     assert len(made._slots) == 0
@@ -186,3 +194,21 @@ def test_open_files_are_raised_and_the_former_limit_is_known(monkeypatch: pytest
         assert openfiles.limit_before() == lower
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_cmd_gets_back_the_limit_that_we_were_started_with() -> None:
+    line = [
+        "sh",
+        "-c",
+        'ulimit -Sn 300; exec "$@"',
+        "sh",
+        sys.executable,
+        "-m",
+        "gotunnel",
+        "run",
+        "--via",
+        "direct:",
+    ]
+    done = subprocess.run([*line, "--", "sh", "-c", "ulimit -Sn; ulimit -Hn"], capture_output=True, text=True)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert done.stdout.split() == ["300", "unlimited" if hard == resource.RLIM_INFINITY else str(hard)]

@@ -17,7 +17,7 @@ from gotunnel.address import HostPort
 from gotunnel.errors import Blame, ConfigError, DialError, NoWayOut
 from gotunnel.listener.proxy import Endpoint
 from tests.conftest import need
-from tests.endpoint import AUTH, World, echo, world
+from tests.origins import AUTH, World, echo, world
 
 CONNECT = f"CONNECT h.example:443 HTTP/1.1\r\nHost: h.example:443\r\n{AUTH}\r\n\r\n".encode()
 

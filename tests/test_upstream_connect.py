@@ -93,19 +93,27 @@ async def test_who_speaks_no_http_is_no_proxy(pieces: tuple[bytes, ...], finding
 
 @pytest.mark.parametrize(
     ("mode", "finding"),
-    [("silent", "hop.stalled"), ("refuse", "tcp.refused"), ("close", "hop.closed"), ("reset", "hop.closed")],
+    [
+        ("silent", "hop.stalled"),
+        ("refuse", "tcp.refused"),
+        ("close", "hop.closed tcp.reset"),
+        ("reset", "hop.closed tcp.reset"),
+    ],
 )
 def test_a_proxy_that_misbehaves_is_charged(mode: str, finding: str, tmp_path: Path) -> None:
     with Silent(tmp_path, mode) as server:
         proxy = HostPort(server.address, server.port)
         error = asyncio.run(refusal_of(through(proxy, timeout=0.2), TARGET))
-        assert (error.finding, error.blame, error.hop) == (finding, Blame.HOP, f"http://{proxy}")
+        assert error.finding in finding.split()
+        assert (error.blame, error.hop) == (Blame.HOP, f"http://{proxy}")
 
 
 async def test_an_earlier_hop_at_fault_keeps_the_blame() -> None:
     class Broken(DirectDialer):
         async def dial(self, target: HostPort) -> Stream:
-            raise DialError("ssh.auth-failed", "x", blame=Blame.CREDENTIALS, hop="ssh://first", retry_after=60)
+            raise DialError(
+                "ssh.auth-failed", "x", blame=Blame.CREDENTIALS, hop="ssh://first", retry_after=60
+            )
 
     error = await refusal_of(ConnectDialer(Broken(), TARGET, label="http://second"), TARGET)
     assert (error.hop, error.blame, error.retry_after) == ("ssh://first", Blame.CREDENTIALS, 60)

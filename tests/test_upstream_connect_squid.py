@@ -1,4 +1,4 @@
-"""Through a real squid: each login, TLS of each kind, and chains with sshd, by the CHAINs that users write."""
+"""Through a real squid: each login, TLS of each kind, and chains with sshd, as users write them."""
 
 from __future__ import annotations
 
@@ -57,15 +57,19 @@ async def echo() -> AsyncIterator[HostPort]:
     """A server that gives back what it gets."""
 
     open_now: set[asyncio.Transport] = set()
+    ended: list[asyncio.Future[None]] = []
 
     class Echo(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             assert isinstance(transport, asyncio.Transport)
             self.transport = transport
             open_now.add(transport)
+            self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            ended.append(self.ended)
 
         def connection_lost(self, exc: Exception | None) -> None:
             open_now.discard(self.transport)
+            self.ended.set_result(None)
 
         def data_received(self, data: bytes) -> None:
             self.transport.write(data)
@@ -82,10 +86,9 @@ async def echo() -> AsyncIterator[HostPort]:
     server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
     async with server:
         yield HostPort(*server.sockets[0].getsockname())
-    for transport in open_now:
+    for transport in list(open_now):
         transport.abort()
-    while open_now:
-        await asyncio.sleep(0)
+    await asyncio.gather(*ended)
 
 
 @contextlib.asynccontextmanager
@@ -109,7 +112,7 @@ def by(squid: Squid, options: str = "", scheme: str = "http", host: str = "127.0
     return f"{scheme}://{login}{host}:{squid.port}" + (f"?{options}" if options else "")
 
 
-# --- logins -------------------------------------------------------------------------------------------------
+# --- logins ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schemes", [["basic"], ["digest"], ["ntlm"], ["basic", "digest"], ["ntlm", "basic"]])
@@ -138,7 +141,7 @@ async def test_many_share_nonces_that_wear_out(squid: StartSquid, echo: HostPort
         await asyncio.gather(*(says_hello(dialer, echo) for _ in range(30)))
 
 
-# --- https proxies --------------------------------------------------------------------------------------------
+# --- https proxies --------------------------------------------------------------------------------------
 
 
 async def test_https_with_its_own_ca(
@@ -203,7 +206,7 @@ async def test_files_are_read_at_the_start(tmp_path: Path) -> None:
         ChainBuilder().build(parse_chain(f"https://proxy.test?ca={tmp_path}/gone.pem"))
 
 
-# --- chains ---------------------------------------------------------------------------------------------------
+# --- chains ---------------------------------------------------------------------------------------------
 
 
 async def send_and_check(stream: Stream, megabytes: int = 20) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from tests.conftest import need
 from tests.lab.proc import free_port
 from tests.lab.proxies import SocksProxy
 from tests.lab.silent import Silent
-from tests.peers import Talk, echo, refusal_of, say, serving, silence, until
+from tests.peers import Talk, echo, refusal_of, say, serving, silence, slow_resolver, until
 
 TARGET = HostPort("git.example", 443)
 LOCAL = HostPort("localhost", 443)
@@ -94,7 +93,7 @@ async def test_accepted_and_the_tunnels_first_bytes_kept(bound: bytes) -> None:
         (TARGET, True, b"\x03git.example\x01\xbb"),
         (HostPort("bücher.example", 443), True, b"\x03xn--bcher-kva.example\x01\xbb"),
         (HostPort("192.0.2.1", 443), True, b"\x01\xc0\0\x02\x01\x01\xbb"),
-        (HostPort("2001:db8::1", 443), False, b"\x04" + socket.inet_pton(socket.AF_INET6, "2001:db8::1") + b"\x01\xbb"),
+        (HostPort("::1", 443), False, b"\x04" + bytes(15) + b"\x01\x01\xbb"),
     ],
 )  # fmt: skip
 async def test_what_socks5_is_asked_for(target: HostPort, remote: bool, said: bytes) -> None:
@@ -174,17 +173,19 @@ async def test_a_proxy_that_is_at_work_on_the_target_is_not_charged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "finding"), [("silent", "hop.stalled"), ("refuse", "tcp.refused"), ("reset", "hop.closed")]
+    ("mode", "finding"),
+    [("silent", "hop.stalled"), ("refuse", "tcp.refused"), ("reset", "hop.closed tcp.reset")],
 )
 def test_a_proxy_that_misbehaves_is_charged(mode: str, finding: str, tmp_path: Path) -> None:
     with Silent(tmp_path, mode) as server:
         dialer = through(HostPort(server.address, server.port), timeout=0.2)
         error = asyncio.run(refusal_of(dialer, TARGET))
-    assert (error.finding, error.blame) == (finding, Blame.HOP)
+    assert error.finding in finding.split()
+    assert error.blame is Blame.HOP
 
 
 async def test_our_resolver_has_its_time_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: time.sleep(1.0) or [])
+    monkeypatch.setattr(socket, "getaddrinfo", slow_resolver)
     error = await refusal_of(through(HostPort("127.0.0.1", 1), remote_names=False, timeout=0.1), TARGET)
     assert (error.finding, error.blame) == ("dns.timeout", Blame.TARGET)
 

@@ -73,9 +73,9 @@ def test_a_chain_is_in_order_and_resolves_where_its_last_hop_does() -> None:
     chain = parse_chain(" direct:?interface=eth0 , http://proxy:3128,ssh://a@b,socks5://c:1 ")
     assert str(chain) == "direct:?interface=eth0,http://proxy:3128,ssh://a@b,socks5://c:1"
     assert not chain.resolves_far
-    assert [parse_chain(t).resolves_far for t in ("direct:", "b", "http://p", "socks5h://s", "socks4a://s")] == [
-        False, True, True, True, True,
-    ]  # fmt: skip
+    assert not parse_chain("direct:").resolves_far
+    for far in ("b", "http://p", "socks5h://s", "socks4a://s"):
+        assert parse_chain(far).resolves_far
 
 
 def test_only_a_typed_password_is_one_that_ps_shows() -> None:
@@ -159,7 +159,9 @@ def test_every_error_is_one_line_that_says_what_is_wrong(text: str, words: str) 
         "ssh://b?identity=/k,http://u:{0}@x:y",
     ],
 )
-@pytest.mark.parametrize("password", ["hunter2hunter2", "99999999", "-hunter2", "h%75nter2hunter2", "hünter2%ff"])
+@pytest.mark.parametrize(
+    "password", ["hunter2hunter2", "99999999", "-hunter2", "h%75nter2hunter2", "hünter2%ff"]
+)
 def test_no_error_holds_a_piece_of_a_password(text: str, password: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_chain(text.format(password))
@@ -189,10 +191,14 @@ def test_where_a_password_does_not_come_from(tmp_path: Path) -> None:
         assert str(caught.value).isprintable()
 
 
+def assert_one_line(error: Exception) -> None:
+    assert str(error).isprintable()
+
+
 _BITS = st.sampled_from(
-    ["ssh://", "http://", "https://", "socks5h://", "socks4://", "direct:", "u:", "@", ":", ",", "?", "&", "=",
-     "%", "%2C", "[", "]", "::1", "#", "/", "identity=", "connections=", "host", ":22", "-", "\n", "\udcff",
-     "password_env=", " ", "srv://", "~"]
+    ["ssh://", "http://", "https://", "socks5h://", "socks4://", "direct:", "u:", "@", ":", ",", "?", "&",
+     "=", "%", "%2C", "[", "]", "::1", "#", "/", "identity=", "connections=", "host", ":22", "-", "\n",
+     "\udcff", "password_env=", " ", "srv://", "~", "²", ",http://"]
 )  # fmt: skip
 
 
@@ -201,7 +207,7 @@ def test_nothing_but_a_config_error_leaves_the_parser(text: str) -> None:
     try:
         chain = parse_chain(text)
     except ConfigError as error:
-        assert str(error).isprintable()
+        assert_one_line(error)
     else:
         assert isinstance(chain, Chain)
         assert str(chain).isprintable()

@@ -191,12 +191,13 @@ class Keeper:
                 message = os.read(self._control, MESSAGE)
                 if not message:
                     return GRACE
-                if message[0] == KILL:
+                kind, number, when = message[0], message[1], int.from_bytes(message[2:], "big")
+                if kind == KILL:
                     return 0.0
-                if message[0] == SEND or self._is_owed(message[1], int.from_bytes(message[2:], "big")):
-                    if message[1] == signal.SIGCONT and self._stopped:
+                if (kind == SEND or self._is_owed(number, when)) and self._status is None:
+                    if number == signal.SIGCONT and self._stopped:
                         self._hand_over_terminal()
-                    kill(self._cmd, message[1])
+                    kill(self._cmd, number)
             if not running and errors in ready:
                 failure = os.read(errors, 65536)
                 _tell(self._report, os.fsdecode(failure) or f"started {self._cmd}")

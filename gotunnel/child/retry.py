@@ -166,7 +166,7 @@ class Runner:
         if self._no_way is not None and pool.all_down:
             self._tell("no way out works:")
             for name, error in pool.failures():
-                self._tell(f"  {name}: {error.finding}: {error.detail}")
+                self._tell(f"{name.removesuffix(':')}: {error.finding}: {error.detail}")
             return NO_WAY_OUT
         self.wants_mirror = verdict.retry
         if verdict.retry:

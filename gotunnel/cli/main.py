@@ -99,6 +99,7 @@ def _command_at(args: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status."""
+    _open_standard_descriptors()
     try:
         status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         if sys.stdout is not None:
@@ -115,6 +116,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # python flushes standard output once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141  # 128 + SIGPIPE
+
+
+def _open_standard_descriptors() -> None:
+    """Started with 0, 1 or 2 closed (`<&-`) the next sockets would land there and be taken for them."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _dispatch(args: list[str]) -> int:

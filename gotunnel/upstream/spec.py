@@ -19,12 +19,17 @@ from urllib.parse import unquote
 
 from gotunnel.address import HostPort
 from gotunnel.errors import ConfigError
+from gotunnel.upstream.masking import (
+    DIRECT_OPTIONS,
+    PASSWORD_OPTIONS,
+    SSH_OPTIONS,
+    TLS_OPTIONS,
+    quoted,
+)
+from gotunnel.upstream.masking import masked as masked
 
 HOST_KEY_CHECKING = ("yes", "accept-new", "no")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-_PASSWORD_OPTIONS = ("password_file", "password_env", "password_credential")
-_TLS_OPTIONS = ("ca", "cert", "key", "server_name")
-_DIRECT_OPTIONS = ("interface", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class DirectHop:
 
     def __str__(self) -> str:
         pairs = (("interface", self.interface), ("source", self.source))
-        options = [f"{name}={_quoted(value, '&')}" for name, value in pairs if value]
+        options = [f"{name}={quoted(value, '&')}" for name, value in pairs if value]
         return "direct:" + ("?" + "&".join(options) if options else "")
 
 
@@ -93,8 +98,8 @@ class SshHop:
     known_hosts_text: str = field(default="", repr=False)
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else _quoted(self.host)
-        user = f"{_quoted(self.user, ':/@')}@" if self.user else ""
+        host = f"[{self.host}]" if ":" in self.host else quoted(self.host)
+        user = f"{quoted(self.user, ':/@')}@" if self.user else ""
         return f"ssh://{user}{host}" + (f":{self.port}" if self.port else "")
 
 
@@ -157,17 +162,12 @@ class Chain:
 def _user(user: str, password: Secret) -> str:
     if not user and not password:
         return ""
-    user = _quoted(user, ":/@")
+    user = quoted(user, ":/@")
     return f"{user}:***@" if password else f"{user}@"
 
 
 def _shown(address: HostPort) -> str:
-    return str(address) if ":" in address.host else f"{_quoted(address.host)}:{address.port}"
-
-
-def _quoted(text: str, also: str = "") -> str:
-    """`text` with % before what would not be read back as it is."""
-    return "".join(f"%{ord(c):02X}" if c in "%,?# " or c in also else c for c in text)
+    return str(address) if ":" in address.host else f"{quoted(address.host)}:{address.port}"
 
 
 def parse_chain(text: str) -> Chain:
@@ -228,9 +228,9 @@ class _Parts:
         return os.path.expanduser(value) if value else ""
 
     def secret(self) -> Secret:
-        sources = [name for name in _PASSWORD_OPTIONS if self.one(name)]
+        sources = [name for name in PASSWORD_OPTIONS if self.one(name)]
         if len(sources) + bool(self.password) > 1:
-            raise ValueError("more than one password; give one of " + ", ".join(_PASSWORD_OPTIONS))
+            raise ValueError("more than one password; give one of " + ", ".join(PASSWORD_OPTIONS))
         return Secret(
             self.password or "",
             self.path("password_file"),
@@ -299,18 +299,15 @@ def _direct(text: str) -> DirectHop:
     rest = text.removeprefix("direct").removeprefix(":")
     if rest and not rest.startswith("?"):
         raise ValueError("want direct: or direct:?interface=NAME or direct:?source=ADDRESS")
-    options = _options(rest[1:], _DIRECT_OPTIONS)
+    options = _options(rest[1:], DIRECT_OPTIONS)
     source = _Parts(None, None, "", options).one("source")
     if source and HostPort(source, 1).ip is None:
         raise ValueError(f"source {source!r} is no IP address")
     return DirectHop(_Parts(None, None, "", options).one("interface"), source)
 
 
-_SSH_OPTIONS = ("identity", "known_hosts", "host_key_checking", "config", "compression", "connections")
-
-
 def _ssh(text: str, rest: str | None = None) -> SshHop:
-    parts = _split(text if rest is None else rest, _SSH_OPTIONS)
+    parts = _split(text if rest is None else rest, SSH_OPTIONS)
     if parts.password:
         raise ValueError(
             "ssh takes no password in a URL; use a key (-i FILE), an agent, or type it when asked"
@@ -349,8 +346,8 @@ def _ssh_url(scheme: str, rest: str) -> SshHop:
 
 
 def _connect(scheme: str, rest: str) -> ConnectHop:
-    tls_options = _TLS_OPTIONS if scheme == "https" else ()
-    parts = _split(rest, _PASSWORD_OPTIONS + tls_options)
+    tls_options = TLS_OPTIONS if scheme == "https" else ()
+    parts = _split(rest, PASSWORD_OPTIONS + tls_options)
     if parts.one("key") and not parts.one("cert"):
         raise ValueError("key= wants cert= beside it")
     return ConnectHop(
@@ -367,7 +364,7 @@ def _connect(scheme: str, rest: str) -> ConnectHop:
 
 def _socks(scheme: str, rest: str) -> SocksHop:
     version = int(scheme[5])
-    parts = _split(rest, _PASSWORD_OPTIONS)
+    parts = _split(rest, PASSWORD_OPTIONS)
     password = parts.secret()
     if version == 4 and password:
         raise ValueError(f"{scheme} knows no passwords, only a user; use socks5h")
@@ -388,44 +385,3 @@ _KINDS: dict[str, Callable[[str, str], HopSpec]] = {
     "https": _connect,
     **dict.fromkeys(("socks5", "socks5h", "socks4", "socks4a"), _socks),
 }
-
-_NEXT_HOP = re.compile(r",(?=[A-Za-z][A-Za-z0-9+.-]*://)")
-_WHERE = re.compile(
-    r"(?P<host>\[[^\]]*\]|[^:/?]*)(?::(?P<port>[^/?]*))?(?P<path>/[^?]*)?(?P<rest>.*)", re.DOTALL
-)
-_SHOWN = frozenset((*_SSH_OPTIONS, *_PASSWORD_OPTIONS, *_TLS_OPTIONS, *_DIRECT_OPTIONS))
-
-
-def masked(text: str) -> str:
-    """A CHAIN as typed, right or wrong, without anything that may be a piece of a password."""
-    return ",".join(_masked_hop(hop) for hop in _NEXT_HOP.split(text))
-
-
-def _masked_hop(text: str) -> str:
-    """One hop with a scheme and those without that follow it."""
-    match = _SCHEME.fullmatch(text)
-    scheme, rest = (f"{match[1]}://", match[2]) if match else ("", text)
-    userinfo, at, where = rest.rpartition("@")
-    user, colon, _ = userinfo.partition(":")
-    hosts = ",".join(_masked_where(part) for part in where.split(","))
-    return f"{scheme}{user}{':***' if colon else ''}{at}{hosts}"
-
-
-def _masked_where(text: str) -> str:
-    if text.startswith("direct:"):
-        return text
-    parts = _WHERE.fullmatch(text)
-    assert parts is not None  # every group may be empty
-    port, path, query = parts["port"], parts["path"], parts["rest"]
-    if port is not None:
-        port = f":{port if port.isdigit() and int(port[:6]) <= 65535 else '***'}"
-    path = "/***" if len(path or "") > 1 else path or ""
-    options = "&".join(map(_masked_option, query[1:].split("&"))) if query else ""
-    return f"{parts['host']}{port or ''}{path}{query[:1]}{options}"
-
-
-def _masked_option(text: str) -> str:
-    name, equals, value = text.partition("=")
-    if name in _SHOWN:
-        return text
-    return f"{name}{equals}***" if equals and value else text

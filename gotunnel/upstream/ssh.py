@@ -23,14 +23,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from gotunnel.address import HostPort, one_line
-from gotunnel.errors import Blame, DialError
+from gotunnel.errors import Blame, DialError, StreamLost
 from gotunnel.tasks import Tasks
 from gotunnel.upstream.connect import dial_hop
 from gotunnel.upstream.dialer import Dialer, Stream
 from gotunnel.upstream.host_keys import HostKeyCheck
+from gotunnel.upstream.ssh_algorithms import usable
 from gotunnel.upstream.ssh_channel import open_channel
 from gotunnel.upstream.ssh_errors import channel_error, handshake_error
 from gotunnel.upstream.ssh_feed import Feed
+from gotunnel.upstream.ssh_import import load_asyncssh
 from gotunnel.upstream.ssh_keys import Ask, Keys, gather
 from gotunnel.upstream.ssh_plan import SshPlan
 
@@ -43,7 +45,8 @@ ALIVE_TIMEOUT = 3.0
 REFUSED_WAIT = 60.0
 WINDOW = 16 * 1024 * 1024  # bytes in flight per channel; OpenSSH's 2 MiB caps a stream at 10 MB/s at 200 ms
 MAX_PACKET = 128 * 1024
-KEEPALIVE = 15.0
+# asyncssh gives a silent server up after one interval more than the count: 44 s
+KEEPALIVE, KEEPALIVE_COUNT = 11.0, 3
 # fastest first: with AES instructions aes128-gcm carries twice what chacha20 does in asyncssh
 CIPHERS = [
     "aes128-gcm@openssh.com",
@@ -153,6 +156,7 @@ class SshDialer:
             self._refused = (asyncio.get_running_loop().time() + error.retry_after, error)
 
     async def _handshake(self) -> asyncssh.SSHClientConnection:
+        load_asyncssh()
         plan = self._plan
         address = HostPort(plan.hostname, plan.port)
         check = HostKeyCheck(
@@ -191,6 +195,9 @@ class SshDialer:
 
     async def _log_in(self, stream: Stream, check: HostKeyCheck, keys: Keys) -> asyncssh.SSHClientConnection:
         import asyncssh
+        from asyncssh.encryption import get_encryption_algs
+        from asyncssh.kex import get_kex_algs
+        from asyncssh.mac import get_mac_algs
 
         plan = self._plan
         found = check.lookup()
@@ -207,12 +214,12 @@ class SshDialer:
             known_hosts=lambda host, addr, port: found,
             host_key_alias=plan.host_key_name,
             server_host_key_algs=check.algorithms(),
-            encryption_algs=plan.ciphers or CIPHERS,
-            mac_algs=plan.macs or (),
-            kex_algs=plan.kex or (),
+            encryption_algs=usable("Ciphers", plan.ciphers, get_encryption_algs()) or CIPHERS,
+            mac_algs=usable("MACs", plan.macs, get_mac_algs()) or (),
+            kex_algs=usable("KexAlgorithms", plan.kex, get_kex_algs()) or (),
             compression_algs=["zlib@openssh.com", "zlib", "none"] if plan.compression else ["none"],
             keepalive_interval=plan.keepalive or KEEPALIVE,
-            keepalive_count_max=plan.keepalive_count,
+            keepalive_count_max=plan.keepalive_count or KEEPALIVE_COUNT,
             login_timeout=0,  # the time is ours to keep
             gss_host=None,
             x509_trusted_certs=None,
@@ -313,6 +320,8 @@ class _Reached:
     async def create_connection(
         self, factory: Callable[[], asyncio.Protocol], host: str, port: int
     ) -> tuple[object, asyncio.Protocol]:
+        if self._stream.is_lost:  # its socket is closed already, which asyncssh would trip over
+            raise StreamLost("closed the connection before the SSH handshake")
         protocol = factory()
         self._stream.become(cast(asyncio.Protocol, Feed(protocol)))
         return self._stream, protocol

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gotunnel.address import HostPort, one_line
-from gotunnel.errors import Blame, DialError
+from gotunnel.errors import Blame, DialError, StreamLost
 from gotunnel.upstream.direct import translate
 from gotunnel.upstream.host_keys import HostKeyCheck
 from gotunnel.upstream.ssh_plan import SshPlan
@@ -90,6 +90,8 @@ def handshake_error(
         told = translate(error, address)
         return DialError(told.finding, f"{label}: {told.detail}", blame=Blame.HOP, hop=label)
     words = one_line(str(error) or type(error).__name__, 200)
+    if isinstance(error, StreamLost):
+        return DialError("hop.closed", f"{label}: {words}", blame=Blame.HOP, hop=label)
     if isinstance(error, asyncssh.DisconnectError) and "too many authentication" in words.lower():
         return _denied(label, plan, [*unusable, "too many keys were offered; name one with -i"], refused_wait)
     if isinstance(error, asyncssh.ConnectionLost):

@@ -5,9 +5,10 @@ Rules:
   cuts, and hands over whatever it doesn't understand, untouched.
 - Where packets' lengths are in clear (AES-GCM) it cuts at packets, which spares asyncssh four copies of each.
 - Whole CHANNEL_DATA packets of an open channel are decrypted in the buffer they were read into, and what one
-  read brought is given to the channel in one piece (one write for what may be 16 packets).  That wants to know asyncssh's insides: done only for versions of which it is known
-  (`_KNOWN`), and only in the state in which asyncssh itself would do the same.
-- What asyncssh writes in one turn of the loop goes out in one write: it puts a MSG_IGNORE before each packet.
+  read brought is given to the channel in few pieces.  That wants to know asyncssh's insides: it is done only
+  for versions of which they are known (`_KNOWN`), and only in the state in which asyncssh would do the same.
+- The SSH_MSG_IGNORE that asyncssh puts before each packet, a defence that CBC ciphers want (RFC 4251 §9.3.1),
+  is left out under AES-GCM: it doubled the work of sending.
 - What a server sends in small pieces is acknowledged at once: sshd leaves Nagle's algorithm on, so that
   otherwise each second small piece waits 40 ms for our delayed ACK (tcp(7) TCP_QUICKACK).
 """
@@ -28,6 +29,7 @@ _PIECE = 192 * 1024  # bytes written at once; more than a socket takes would hav
 _SMALL = 16 * 1024  # bytes; a read of less may be one that the server waits for an ACK of
 _WORTH = 1024  # a packet of fewer bytes gains nothing
 _TAG = 16  # AES-GCM's authentication tag
+_IGNORE = 2  # RFC 4253 §11.2
 _CHANNEL_DATA = 94  # RFC 4254 §5.2
 
 
@@ -49,6 +51,8 @@ class Feed(asyncio.BufferedProtocol):
         self._channel: Any = None  # whose data is held
         self._held: list[bytes] = []
         self._held_size = 0
+        if self._gcm is not None:
+            _spare_ignores(self._connection, self._gcm)
         self.fast = 0  # packets that took the short way
 
     # --- passed on -------------------------------------------------------------------------------
@@ -58,7 +62,7 @@ class Feed(asyncio.BufferedProtocol):
             sock = transport.get_extra_info("socket")
             if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
                 self._socket = sock
-        self._connection.connection_made(_Gather(transport))
+        self._connection.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._socket = None
@@ -142,7 +146,7 @@ class Feed(asyncio.BufferedProtocol):
                 self._give(end)
 
     def _deliver(self, start: int, end: int) -> bool:
-        """Hold a packet of channel data for its channel; False, and nothing done, where it is anything else."""
+        """Hold channel data for its channel; False, and nothing done, for any other packet."""
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -194,41 +198,11 @@ class Feed(asyncio.BufferedProtocol):
             self._connection.internal_error()
 
 
-class _Gather:
-    """The transport as asyncssh sees it: writes of one turn of the loop become one."""
+def _spare_ignores(connection: Any, gcm: type) -> None:
+    send = connection.send_packet
 
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self._loop = asyncio.get_running_loop()
-        self._parts: list[bytes] = []
-        self._size = 0
+    def send_packet(kind: int, *args: bytes, **options: Any) -> None:
+        if kind != _IGNORE or not isinstance(connection._send_encryption, gcm):
+            send(kind, *args, **options)
 
-    def write(self, data: bytes) -> None:
-        """Now if it is much, else when the callback that runs has ended."""
-        if not self._parts:
-            self._loop.call_soon(self.flush)
-        self._parts.append(data)
-        self._size += len(data)
-        if self._size >= _PIECE:
-            self.flush()
-
-    def flush(self) -> None:
-        """What is held, now."""
-        if self._parts:
-            data = b"".join(self._parts)
-            self._parts.clear()
-            self._size = 0
-            self._transport.write(data)
-
-    def close(self) -> None:
-        """As a transport: what was written goes out first."""
-        self.flush()
-        self._transport.close()
-
-    def abort(self) -> None:
-        """As a transport; a last word (SSH_MSG_DISCONNECT) is given its chance."""
-        self.flush()
-        self._transport.abort()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+    connection.send_packet = send_packet

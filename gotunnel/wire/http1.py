@@ -154,7 +154,7 @@ def answer(status: int, reason: str, body: str = "", headers: tuple[tuple[str, s
 
     `reason` is cut down to visible ASCII: go prints it word for word in its own errors.
     """
-    phrase = one_line(reason.encode("ascii", "replace").decode("ascii"), 300)
+    phrase = one_line(reason, 300).replace("…", "...").encode("ascii", "replace").decode("ascii")
     payload = (body or phrase).encode("utf-8") + b"\n"
     head = [f"HTTP/1.1 {status} {phrase}"]
     head += [f"{key}: {value}" for key, value in headers]

@@ -111,7 +111,7 @@ def _bulk(world: World, size: int, name: str, *, upload: bool, hops: int) -> Cas
 
     return Case(
         name,
-        f"one {'upload' if upload else 'download'} of {size / 1e6:.0f} MB through {hops} jump host(s), loopback",
+        f"one {'upload' if upload else 'download'} of {size / 1e6:.0f} MB, {hops} jump host(s) on loopback",
         "MB/s",
         [
             Contender(ours, lambda: world.rate(["-p", "-x", world.endpoint(hops)], size, upload=upload)),

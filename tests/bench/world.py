@@ -177,10 +177,11 @@ class World:
         return taken
 
     def first_byte(self, argv: Sequence[str], extra: Mapping[str, str] | None = None) -> float:
-        """Milliseconds until a command has passed on the far end's first byte; the whole greeting must come."""
+        """Milliseconds until a command has passed on the far end's greeting, which must come whole."""
         started = time.perf_counter()
         with proc.popen(argv, env=self.environment | dict(extra or {}), stdin=subprocess.PIPE,
-                        stdout=subprocess.PIPE, text=False, bufsize=0, cwd=self.directory) as process:  # fmt: skip
+                        stdout=subprocess.PIPE, text=False, bufsize=0,
+                        cwd=self.directory) as process:  # fmt: skip
             assert process.stdout is not None
             assert process.stdin is not None
             got: bytes = process.stdout.read(len(GREETING))  # type: ignore[assignment]

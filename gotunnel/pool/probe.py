@@ -1,0 +1,130 @@
+"""Active health checks: one small HTTP exchange through the data path of each way out.
+
+Rules:
+- A TCP connect proves nothing: an sshd may accept channels and carry no byte.  So a probe is a request, and any
+  byte that the target answers is health, whatever its status or certificate says.
+- Probed is who needs it: a way out whose breaker is open and has rested, and one that has carried nothing for a
+  whole interval.  One that works for the user right now needs no probe.
+- A probe's verdict goes where a dial's goes: `Pool.report`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gotunnel.address import HostPort
+from gotunnel.errors import Blame, DialError, StreamLost
+from gotunnel.observe.events import Emit
+from gotunnel.pool.breaker import State
+from gotunnel.pool.pool import Pool, Upstream
+from gotunnel.upstream.dialer import Stream
+
+TICK = 1.0  # seconds between two looks at who needs a probe
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeTarget:
+    """Where a probe goes."""
+
+    address: HostPort
+    tls: bool
+    path: str
+
+    @classmethod
+    def parse(cls, url: str) -> ProbeTarget:
+        """From an http or https URL.  Raises ValueError."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r}: want an http or https URL")
+        tls = parts.scheme == "https"
+        where = parts.netloc.rpartition("@")[2]
+        return cls(HostPort.parse(where, 443 if tls else 80), tls, parts.path or "/")
+
+
+class Prober:
+    """Probes the ways out of a pool; `every` and `timeout` in seconds."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        target: ProbeTarget,
+        *,
+        every: float,
+        timeout: float,
+        emit: Emit,
+        clock: Callable[[], float],
+    ) -> None:
+        self._pool = pool
+        self._target = target
+        self._every = every
+        self._timeout = timeout
+        self._emit = emit
+        self._clock = clock
+        self._asked: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(min(TICK, self._every))
+            await asyncio.gather(*(self.once(upstream) for upstream in self.due()))
+
+    def due(self) -> list[Upstream]:
+        """Who needs a probe now."""
+        now = self._clock()
+        due = []
+        for upstream in self._pool.upstreams:
+            last = max(self._asked.get(upstream.name, self._started(now)), upstream.carried_at)
+            resting = upstream.breaker.state is not State.CLOSED
+            if upstream.breaker.usable(now) and (resting or now - last >= self._every):
+                due.append(upstream)
+        return due
+
+    def _started(self, now: float) -> float:
+        return self._asked.setdefault("", now)
+
+    async def once(self, upstream: Upstream) -> bool:
+        """Probe one way out; True if it carried something."""
+        self._asked[upstream.name] = self._clock()
+        try:
+            stream = await self._pool.try_one(upstream, self._target.address)
+        except DialError:
+            return False  # the pool has heard of it
+        try:
+            async with asyncio.timeout(self._timeout):
+                await _any_answer(stream, self._target)
+        except (TimeoutError, StreamLost) as error:
+            words = "carries nothing" if isinstance(error, TimeoutError) else str(error)
+            finding = "hop.stalled" if isinstance(error, TimeoutError) else "hop.closed"
+            detail = f"{upstream.name}: a probe of {self._target.address}: {words}"
+            self._pool.report(upstream, DialError(finding, detail, blame=Blame.HOP, hop=upstream.name))
+            return False
+        finally:
+            stream.abort()
+        return True
+
+
+async def _any_answer(stream: Stream, target: ProbeTarget) -> None:
+    """Until the target has said anything at all."""
+    if target.tls:
+        stream.write(_client_hello(target.address.host))
+    else:
+        stream.write(f"HEAD {target.path} HTTP/1.1\r\nHost: {target.address}\r\nConnection: close\r\n\r\n".encode())
+    if not await stream.read(1):
+        raise StreamLost("closed without an answer")
+
+
+def _client_hello(host: str) -> bytes:
+    """A real one, by the ssl module: the first flight of a handshake that goes no further."""
+    import ssl
+
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    session = context.wrap_bio(incoming, outgoing, server_hostname=host)
+    try:
+        session.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return outgoing.read()

@@ -1,0 +1,61 @@
+"""Imports asyncssh quickly; it is most of what the first connection costs this machine (0.2 s).
+
+Rules:
+- The garbage collector rests meanwhile: an import makes garbage hardly ever, and scanning costs a sixth.
+- asyncssh looks for liboqs and nettle, which bring a few algorithms that hardly any server insists on, by
+  `ctypes.util.find_library`, and that runs ldconfig or a C compiler on Linux (27 ms each).  The loader is
+  asked instead, by the names that these libraries have had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes.util
+import gc
+import sys
+from collections.abc import Iterator
+
+_NAMES = {
+    "nettle": ("libnettle.so.8", "libnettle.so.7", "libnettle.so.6", "libnettle.so"),
+    "oqs": ("liboqs.so", *(f"liboqs.so.{number}" for number in range(12, 3, -1))),
+}
+
+
+def load_asyncssh() -> None:
+    """After this `import asyncssh` costs nothing."""
+    if "asyncssh" in sys.modules:
+        return
+    with _no_garbage_collection(), _quick_search():
+        import asyncssh  # noqa: F401
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _quick_search() -> Iterator[None]:
+    original = ctypes.util.find_library
+
+    def find(name: str) -> str | None:
+        for candidate in _NAMES.get(name.removeprefix("lib"), ()):
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(candidate)
+                return candidate
+        return None
+
+    if sys.platform != "linux":
+        yield
+        return
+    ctypes.util.find_library = find
+    try:
+        yield
+    finally:
+        ctypes.util.find_library = original

@@ -1,0 +1,123 @@
+"""Configuration becomes objects, and is closed without a trace."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gotunnel.address import HostPort
+from gotunnel.assemble import Engine, build_engine
+from gotunnel.config.load import WaysOut, load, resolve_upstreams
+from gotunnel.config.model import Route, Upstream
+from gotunnel.errors import ConfigError, DialError
+from gotunnel.observe.events import Event
+from tests.gotunnel_alone import environment
+
+
+def engine(tmp_path: Path, text: str = "", **environ: str) -> Engine:
+    """The engine of a configuration file and variables."""
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    env = environment(tmp_path, **environ)
+    loaded = load({}, env, path=str(file))
+    return build_engine(
+        loaded.config, resolve_upstreams(loaded.config, env, file=str(file)), emit=lambda event: None
+    )
+
+
+def ways(*pool: Upstream, routes: tuple[Route, ...] = (), others: tuple[Upstream, ...] = ()) -> WaysOut:
+    return WaysOut(pool, routes, "--via", others=others)
+
+
+def default(tmp_path: Path, wanted: WaysOut) -> Engine:
+    events: list[Event] = []
+    loaded = load({}, environment(tmp_path))
+    return build_engine(loaded.config, wanted, emit=events.append)
+
+
+async def test_an_engine_listens_with_a_secret_of_its_own_and_leaves_nothing(tmp_path: Path) -> None:
+    first, second = engine(tmp_path), engine(tmp_path)
+    assert first.secret != second.secret
+    address = await first.start(HostPort("127.0.0.1", 0))
+    assert first.proxy_url == f"http://gotunnel:{first.secret}@{address}"
+    assert str(address).startswith("127.0.0.1:")
+    await first.close()
+    await second.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(address.host, address.port)
+
+
+async def test_who_listens_everywhere_is_reached_by_loopback(tmp_path: Path) -> None:
+    made = engine(tmp_path)
+    address = await made.start(HostPort("0.0.0.0", 0))
+    assert made.proxy_url.endswith(f"@127.0.0.1:{address.port}")
+    await made.close()
+
+
+async def test_user_and_password_file_are_escaped(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("p@ss:w/rd\n")
+    made = engine(tmp_path, f'[listen]\nauth = {{ user = "a b", password_file = "{tmp_path}/secret" }}\n')
+    made.address = HostPort("127.0.0.1", 1)
+    assert made.proxy_url == "http://a%20b:p%40ss%3Aw%2Frd@127.0.0.1:1"
+    off = engine(tmp_path, '[listen]\nauth = "off"\n')
+    off.address = HostPort("::1", 1)
+    assert off.proxy_url == "http://[::1]:1"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "No such file"), (b"\n", "is empty"), (b"\xff", "is no text")]
+)
+def test_a_password_file_that_is_none(tmp_path: Path, content: bytes | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"password_file {tmp_path}/secret: {words}"):
+        engine(tmp_path, f'[listen]\nauth = {{ user = "a", password_file = "{tmp_path}/secret" }}\n')
+
+
+async def test_routes_lead_to_names_tags_direct_and_reject(tmp_path: Path) -> None:
+    text = """
+[[upstream]]
+name = "tokyo"
+via = "http://127.0.0.1:9"
+[[upstream]]
+name = "office"
+via = "socks5h://127.0.0.1:9"
+tags = ["backup"]
+[[route]]
+match = ["a.example"]
+to = "office"
+[[route]]
+match = ["b.example"]
+to = "backup"
+[[route]]
+match = ["c.example"]
+to = "direct"
+[[route]]
+match = ["d.example"]
+to = "reject"
+"""
+    made = engine(tmp_path, text)
+    pick = made.dialer.pick  # type: ignore[attr-defined]
+    by = {host: pick(HostPort(f"{host}.example", 1)) for host in "abcde"}
+    assert [u.name for u in by["a"].upstreams] == ["office"]
+    assert [u.name for u in by["b"].upstreams] == ["office"]
+    assert [by[host].label for host in "cde"] == ["direct:", "reject", "pool"]
+    assert [u.name for u in made.pool.upstreams] == ["tokyo", "office"]
+    # what is known of a way out is known to every pool that it is in
+    assert by["a"].upstreams[0] is made.pool.upstreams[1]
+    with pytest.raises(DialError, match="rejected"):
+        await made.dialer.dial(HostPort("d.example", 1))
+    await made.close()
+
+
+async def test_what_no_route_names_is_not_built(tmp_path: Path) -> None:
+    broken = Upstream("broken", "ssh://h?identity=/no/such/key")
+    used = ways(Upstream("direct:", "direct:"), others=(broken,))
+    await default(tmp_path, used).close()
+    with pytest.raises(ConfigError, match="/no/such/key"):
+        default(
+            tmp_path,
+            ways(Upstream("direct:", "direct:"), others=(broken,), routes=(Route(("h",), "broken"),)),
+        )

@@ -1,0 +1,166 @@
+"""Bad input at the command line: one line, the contract's status, nothing left."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gotunnel import __version__
+from gotunnel.cli.main import main
+from gotunnel.errors import UsageError
+from tests.gotunnel_alone import GOTUNNEL, environment, gotunnel
+
+USAGE, CONFIG, NOT_FOUND, CANNOT_RUN = 2, 78, 127, 126
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "words"),
+    [
+        ("run --via gopher://x -- true", CONFIG, "unknown scheme 'gopher'"),
+        ("run --via http:// -- true", CONFIG, "host is missing"),
+        ("run --via ssh://h:0 -- true", CONFIG, "65535"),
+        ("run --via a,,b -- true", CONFIG, "empty hop"),
+        ("run --via ssh://h,direct: -- true", CONFIG, "must stand first"),
+        ("run --via http://u:hush@h:80/x -- true", CONFIG, "path has no meaning"),
+        ("run -i /no/key -J h -- true", CONFIG, "/no/key"),
+        ("run -F /no/config -J h -- true", CONFIG, "/no/config"),
+        ("run --known-hosts /no/known -J h -- true", CONFIG, "/no/known"),
+        ("run --events /no/dir/events -- true", CONFIG, "/no/dir/events: No such file"),
+        ("run --events . -- true", CONFIG, "Is a directory"),
+        ("--config /no/file run -- true", CONFIG, "--config: /no/file: no such file"),
+        ("run -- no-such-command", NOT_FOUND, "no-such-command: command not found"),
+        ("run ./plain", CANNOT_RUN, "chmod +x"),
+        ("run", USAGE, "what shall I run?"),
+        ("run --", USAGE, "what shall I run?"),
+        ("run --nope -- true", USAGE, "unrecognized arguments: --nope"),
+        ("run --via", USAGE, "--via: expected one argument"),
+        ("run --retries x -- true", USAGE, "--retries"),
+        ("run --retries 101 -- true", USAGE, "want 0 to 100"),
+        ("run --retries -1 -- true", USAGE, "want 0 to 100"),
+        ("run --timeout 5 -- true", USAGE, '--timeout 5: "5" is no duration'),
+        ("run --timeout 0s -- true", USAGE, "--timeout 0s"),
+        ("run --mirror goproxy.cn -- true", USAGE, "want the URL of a module proxy"),
+        ("run --log-level loud -- true", USAGE, "invalid choice"),
+        ("connect h", USAGE, "PORT"),
+        ("connect h 0", USAGE, "no port"),
+        ("connect -- -oProxyCommand=x 22", 69, "-oProxyCommand=x"),
+        ("rnu", USAGE, "did you mean 'run'?"),
+        ("--retries", USAGE, "unrecognized arguments"),
+    ],
+)
+def test_bad_input(tmp_path: Path, args: str, status: int, words: str) -> None:
+    (tmp_path / "plain").write_text("")
+    ran = gotunnel(*args.split(), home=tmp_path)
+    assert (ran.status, ran.stdout, ran.left) == (status, b"", [])
+    assert words in ran.line
+    assert "hush" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"GOTUNNEL_VIA": "ssh://a gopher://x"}, "GOTUNNEL_VIA: way out 'gopher://x'"),
+        ({"HTTPS_PROXY": "gopher://u:hush@h"}, "HTTPS_PROXY: unknown scheme"),
+        ({"GOTUNNEL_LISTEN_PROXY": "nonsense"}, "GOTUNNEL_LISTEN_PROXY"),
+        ({"GOTUNNEL_CONFIG": "/no/file"}, "GOTUNNEL_CONFIG: /no/file: no such file"),
+    ],
+)
+def test_bad_variables(tmp_path: Path, env: dict[str, str], words: str) -> None:
+    ran = gotunnel("run", "--", "true", home=tmp_path, env=env)
+    assert (ran.status, ran.stdout, ran.left) == (CONFIG, b"", [])
+    assert words in ran.line
+    assert "hush" not in ran.stderr
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ran = gotunnel("run", "--", "true", home=tmp_path, env={"GOTUNNEL_LISTEN_PROXY": f"127.0.0.1:{port}"})
+    assert (ran.status, ran.left) == (CONFIG, [])
+    assert f"127.0.0.1:{port}: already in use; choose another address" in ran.line
+
+
+def test_go_without_run_is_answered_with_the_right_spelling(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "go").write_text("#!/bin/sh\n")
+    (tmp_path / "go").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["-q", "go", "mod", "edit", "-replace", "a b=c"]) == USAGE
+    assert capsys.readouterr().err == (
+        "gotunnel: 'go' is no command of gotunnel; write: gotunnel run -- go mod edit -replace 'a b=c'\n"
+    )
+
+
+def test_no_arguments_is_a_usage_error_that_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == USAGE
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "gotunnel run -J dev@bastion -- go mod tidy" in told.err
+
+
+@pytest.mark.parametrize("args", [["--version"], ["--help"], ["run", "--help"], ["connect", "-h"]])
+def test_help_and_version_go_to_standard_output(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(args)
+    assert caught.value.code == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert (__version__ if args == ["--version"] else "usage: gotunnel") in told.out
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from gotunnel.cli.main import build_parser; "
+        "build_parser('run').format_help(); print(*sys.modules)"
+    )
+    out = subprocess.run(
+        [GOTUNNEL[0], "-c", code], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert not {"asyncio", "asyncssh", "ssl", "h11", "rich", "tomllib"} & set(out.split())
+
+
+def test_an_interrupt_is_130_and_a_bug_shows_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(args: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gotunnel.cli.main._dispatch", interrupt)
+    assert main(["run"]) == 130
+
+    def bug(args: list[str]) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("gotunnel.cli.main._dispatch", bug)
+    with pytest.raises(ZeroDivisionError):
+        main(["run"])
+
+    def wrong(args: list[str]) -> int:
+        raise UsageError("two\nlines with http://u:hush@h")
+
+    monkeypatch.setattr("gotunnel.cli.main._dispatch", wrong)
+    assert main(["run"]) == USAGE
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_a_closed_descriptor_is_survived(tmp_path: Path, closed: int) -> None:
+    argv = [*GOTUNNEL, "run", "--events", "-", "--", "sh", "-c", "exit 7"]
+    command = f'exec "$@" {closed}<&-'
+    ran = subprocess.run(
+        ["sh", "-c", command, "sh", *argv], env=environment(tmp_path, PYTHONPATH=os.getcwd()),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 7, ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_reader_that_goes_away_is_no_trace(tmp_path: Path) -> None:
+    command = '"$@" | true; exit 0'
+    ran = subprocess.run(
+        ["sh", "-c", command, "sh", *GOTUNNEL, "config", "show"], capture_output=True, text=True, timeout=60,
+        env=environment(tmp_path, PYTHONPATH=os.getcwd()), check=False,
+    )  # fmt: skip
+    assert ran.stderr == ""
