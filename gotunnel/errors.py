@@ -95,7 +95,8 @@ class NoWayOut(DialError):
         errors = [error for _, error in self.failures]
         passing = [error for error in errors if error.blame is not Blame.CREDENTIALS]
         first = next(iter([*passing, *errors]), None)
-        words = "; ".join(f"{name.removesuffix(':')}: {error.finding}: {error.detail}" for name, error in self.failures)
+        named = [(name.removesuffix(":"), error) for name, error in self.failures]  # "direct:"
+        words = "; ".join(f"{name}: {error.finding}: {error.detail}" for name, error in named)
         super().__init__(
             first.finding if first else "unknown",
             f"no way out reached {target}: {words or 'none is usable now'}",

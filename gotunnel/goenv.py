@@ -30,6 +30,8 @@ from gotunnel.errors import UsageError
 DEFAULT_GOPROXY = "https://proxy.golang.org,direct"
 _READ_TIMEOUT = 10.0  # seconds
 _LOOPBACK = "localhost,127.0.0.1,::1"
+# assignments and an unquoted program, as a shell reads them
+_PROGRAM = re.compile(r"\s*(?:[A-Za-z_]\w*=[^\s'\"\\]*\s+)*[^\s'\"\\]+(?=\s|$)")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
 
@@ -195,7 +197,11 @@ def git_ssh_command(environ: Mapping[str, str], found: Found, command: Sequence[
         return ""
     call = " ".join(shlex.quote(word).replace("%", "%%") for word in command)
     proxy = shlex.quote(f"ProxyCommand={call} connect %h %p")
-    return f"{base} -o BatchMode=yes -o ControlPath=none -o {proxy}"
+    options = f"-o BatchMode=yes -o ControlPath=none -o {proxy}"
+    # ssh takes the first of two: before the user's own words a -J or ProxyCommand of theirs can't go past us
+    if Path(words[0]).name.removesuffix(".exe") == "ssh" and (plain := _PROGRAM.match(base)):
+        return f"{plain[0]} {options}{base[plain.end() :]}"
+    return f"{base} {options}"
 
 
 def _override_git_proxies(env: dict[str, str], names: Sequence[str], proxy_url: str) -> None:

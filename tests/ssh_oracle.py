@@ -63,7 +63,17 @@ def oracle_files(
 ) -> tuple[list[str], list[str]]:
     """Key and certificate files as ssh expands them, from its debug output on a connection that can't be."""
     done = run_ssh(
-        *("-v", "-o", "ProxyCommand=exit 1", "-o", "BatchMode=yes", "-F", config, *login(case), host),
+        *(
+            "-v",
+            "-o",
+            "ProxyCommand=sleep 0.3; exit 1",
+            "-o",
+            "BatchMode=yes",
+            "-F",
+            config,
+            *login(case),
+            host,
+        ),
         environ=environ,
     )
     lines = [line.rsplit(" type ", 1)[0].removeprefix("debug1: ") for line in done.stderr.splitlines()]

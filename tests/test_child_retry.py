@@ -123,7 +123,7 @@ async def test_a_network_failure_is_repeated_until_it_works(stage: Stage) -> Non
     assert await stage.run() == 0
     assert stage.attempts == [(1, 1, "tcp.refused"), (2, 1, "tcp.refused"), (3, 0, None)]
     assert len(stage.lines) == 2
-    assert stage.lines[0].startswith("tcp.refused: example.com/m@v1.0.0: ")
+    assert ": tcp.refused: example.com/m@v1.0.0: " in stage.lines[0]
     assert "repeating the command (1 of 3)" in stage.lines[0]
 
 
@@ -142,7 +142,7 @@ async def test_the_way_that_carried_last_is_put_last(stage: Stage) -> None:
     stage.script((REFUSED, 1), ("", 0))
     await stage.pool.dial(TARGET)
     assert await stage.run() == 0
-    assert stage.lines[0].endswith(", by another way than a if one works")
+    assert "(1 of 3, a put last)" in stage.lines[0]
     assert [u.put_last for u in stage.pool.upstreams] == [1, 0]
 
 

@@ -84,22 +84,20 @@ def test_mirrors_that_it_does_not(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "found", "begins"),
+    ("environ", "found", "wanted"),
     [
-        ({}, Found(), "ssh -o "),
-        ({"GIT_SSH": "/my dir/ssh"}, Found(), "'/my dir/ssh' -o "),
-        ({}, Found(git_ssh="ssh -i 'a b'"), "ssh -i 'a b' -o "),
-        ({"GIT_SSH_COMMAND": "ssh -v", "GIT_SSH": "plink"}, Found(git_ssh="ssh -4"), "ssh -v -o "),
-        ({"GIT_SSH_COMMAND": "LC_ALL=C ssh -v"}, Found(), "LC_ALL=C ssh -v -o "),
-        ({"GIT_SSH_COMMAND": "/home/me/wrapper.sh"}, Found(), "/home/me/wrapper.sh -o "),
+        ({}, Found(), "ssh OURS"),
+        ({"GIT_SSH": "/my dir/ssh"}, Found(), "'/my dir/ssh' OURS"),
+        # ssh takes the first of two: a user's -J or ProxyCommand stands behind ours
+        ({}, Found(git_ssh="ssh -i 'a b' -J past"), "ssh OURS -i 'a b' -J past"),
+        ({"GIT_SSH_COMMAND": "ssh -v", "GIT_SSH": "plink"}, Found(git_ssh="ssh -4"), "ssh OURS -v"),
+        ({"GIT_SSH_COMMAND": "LC_ALL=C /bin/ssh -v"}, Found(), "LC_ALL=C /bin/ssh OURS -v"),
+        ({"GIT_SSH_COMMAND": "/home/me/wrapper.sh -x"}, Found(), "/home/me/wrapper.sh -x OURS"),
     ],
 )
-def test_the_user_s_ssh_command_is_extended(environ: dict[str, str], found: Found, begins: str) -> None:
-    command = git_ssh_command(environ, found, ["/x/gotunnel"])
-    assert command.startswith(begins)
-    assert command.endswith(
-        "-o BatchMode=yes -o ControlPath=none -o 'ProxyCommand=/x/gotunnel connect %h %p'"
-    )
+def test_the_user_s_ssh_command_is_extended(environ: dict[str, str], found: Found, wanted: str) -> None:
+    ours = "-o BatchMode=yes -o ControlPath=none -o 'ProxyCommand=/x/gotunnel connect %h %p'"
+    assert git_ssh_command(environ, found, ["/x/gotunnel"]) == wanted.replace("OURS", ours)
 
 
 @pytest.mark.parametrize(

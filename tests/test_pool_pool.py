@@ -254,6 +254,21 @@ async def test_at_most_two_at_once_and_the_older_makes_room_for_a_third(
     await scene.pool.close()
 
 
+async def test_the_deadline_ends_a_dial_that_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "DEADLINE", 0.2)
+    hole, slow = Silence(), Silence()
+    scene = Scene(Scripted("a", hole), Scripted("b", slow), hedge=0.01, worked="b")
+    with pytest.raises(NoWayOut) as caught:
+        await scene.pool.dial(TARGET)
+    assert [(name, error.finding) for name, error in caught.value.failures] == [
+        ("a", "hop.stalled"),
+        ("b", "hop.stalled"),
+    ]
+    assert scene.breakers == [("a", "open")]  # b has worked; it may only have met a slow target
+    assert (hole.cancelled, slow.cancelled) == (0, 0)
+    await scene.pool.close()
+
+
 async def test_a_way_that_dies_meanwhile_is_passed_over() -> None:
     slow = Silence()
     a, b, c = Scripted("a", slow), Scripted("b"), Scripted("c")
@@ -309,11 +324,21 @@ async def test_put_last_goes_behind_the_others() -> None:
     a, b = Scripted("a"), Scripted("b")
     scene = Scene(a, b)
     await scene.pool.dial(TARGET)
-    assert scene.pool.blame_current() == "a"
+    assert scene.pool.blame() == "a"
     assert await scene.pool.dial(TARGET) is b.opened[0]
-    assert scene.pool.blame_current() == "b"
+    assert scene.pool.blame() == "b"
     assert await scene.pool.dial(TARGET) is a.opened[1]
-    assert Scene(Scripted("alone")).pool.blame_current() is None
+    assert Scene(Scripted("alone")).pool.blame() is None
+
+
+async def test_blamed_is_the_way_that_broke_not_the_one_that_took_over() -> None:
+    a, b = Scripted("a"), Scripted("b")
+    scene = Scene(a, b)
+    await scene.pool.dial(TARGET)
+    scene.pool.lost("a", refused())
+    assert await scene.pool.dial(TARGET) is b.opened[0]
+    assert scene.pool.blame() == "a"
+    assert scene.pool.blame() == "b"  # nothing broke since
 
 
 async def test_round_robin_takes_turns_without_calling_it_failover() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from gotunnel.address import HostPort
 from gotunnel.errors import Blame, DialError, StreamLost
-from gotunnel.upstream import ssh
+from gotunnel.upstream import ssh_link
 from gotunnel.upstream.dialer import Stream
 from gotunnel.upstream.direct import DirectDialer
 from tests.jumps import callers, jumping, logins, plan_for, scripted
@@ -92,7 +92,8 @@ async def test_fifty_megabytes_both_ways_at_once(sshd: Start, client_key: Key, k
 
 async def test_twenty_dials_at_once_log_in_once(sshd: Start, client_key: Key, known: Path) -> None:
     server = sshd()
-    async with serving(echo) as target, jumping(plan_for(server, client_key, known)) as jump:
+    plan = plan_for(server, client_key, known, connections=1)
+    async with serving(echo) as target, jumping(plan) as jump:
         streams = await asyncio.gather(*(jump.dial(target) for _ in range(20)))
         assert await say(streams[19], b"hello") == b"hello"
         for stream in streams:
@@ -154,8 +155,8 @@ async def test_a_hardened_ssh_config_with_names_that_we_do_not_know(
     async with serving(echo) as target:
         async with jumping(plan_for(server, client_key, known, **settings)) as jump:
             assert await say(await jump.dial(target), b"hello") == b"hello"
-            assert jump._connection is not None
-            assert jump._connection.get_extra_info("send_cipher") == "aes256-gcm@openssh.com"
+            assert jump.links == 1
+            assert jump._links[0].connection.get_extra_info("send_cipher") == "aes256-gcm@openssh.com"
         async with jumping(plan_for(server, client_key, known, ciphers="new-cipher")) as jump:
             error = await refusal_of(jump, target)
             assert (error.finding, "Ciphers new-cipher" in str(error)) == ("ssh.handshake", True)
@@ -205,7 +206,7 @@ async def test_an_encrypted_key_wants_an_agent_or_somebody_to_ask(
             (await jump.dial(target)).close()
             server.kill()
             server.restart()
-            await until(lambda: jump._connection is None)
+            await until(lambda: jump.links == 0)
             (await jump.dial(target)).close()
         assert asked == [f"Passphrase for {key.private}: "]  # once, not in the middle of a run
         async with jumping(plan_for(server, key, known), ask=lambda prompt: "wr0ng") as jump:
@@ -396,7 +397,7 @@ async def test_a_killed_server_is_a_loss_and_a_restarted_one_is_used_again(
 async def test_a_server_that_freezes_is_found_out_by_a_dial(
     sshd: Start, client_key: Key, known: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ssh, "ALIVE_TIMEOUT", 0.2)
+    monkeypatch.setattr(ssh_link, "ALIVE_TIMEOUT", 0.2)
     server = sshd()
     lost: list[DialError] = []
     plan = plan_for(server, client_key, known)
@@ -424,7 +425,7 @@ async def test_a_target_that_is_slow_is_not_the_hops_fault(
         async with jumping(plan, channel_timeout=0.2) as jump:
             error = await refusal_of(jump, HostPort("slow.example", 443))
             assert (error.finding, error.blame) == ("tcp.timeout", Blame.TARGET)
-            assert jump._connection is not None
+            assert jump.links == 1
 
 
 async def test_a_connection_that_goes_while_a_dial_waits_is_closed_not_slow(
@@ -474,8 +475,8 @@ async def test_a_cancelled_dial_leaks_no_channel(client_key: Key, known: Path, t
                 await jump.dial(HostPort("x.example", 443))
         await opened.wait()
         await until(lambda: ended)
-        assert jump._connection is not None
-        assert not jump._connection._channels
+        assert jump.links == 1
+        assert not jump._links[0].connection._channels
 
 
 async def test_a_cancelled_waiter_does_not_end_the_handshake(
@@ -532,8 +533,8 @@ async def test_eof_and_close_in_one_breath_is_an_eof(
             count += len(data)
         assert count == size
         await until(lambda: stream.is_lost)
-        assert jump._connection is not None
-        assert not jump._connection._channels
+        assert jump.links == 1
+        assert not jump._links[0].connection._channels
 
 
 async def test_a_close_without_eof_is_a_loss(client_key: Key, known: Path, tmp_path: Path) -> None:
@@ -576,5 +577,5 @@ async def test_an_aborted_stream_that_was_paused_leaves_nothing(
         await asyncio.sleep(0.1)
         stream.abort()
         await until(lambda: stream.is_lost)
-        assert jump._connection is not None
-        assert not jump._connection._channels
+        assert jump.links == 1
+        assert not jump._links[0].connection._channels

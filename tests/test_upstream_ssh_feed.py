@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gotunnel.errors import StreamLost
-from gotunnel.upstream import ssh, ssh_feed
+from gotunnel.upstream import ssh_feed, ssh_login
 from gotunnel.upstream.dialer import Stream
 from tests.jumps import jumping, plan_for
 from tests.lab.keys import Key
@@ -33,7 +33,7 @@ def feeds(monkeypatch: pytest.MonkeyPatch) -> list[ssh_feed.Feed]:
             super().__init__(connection)
             made.append(self)
 
-    monkeypatch.setattr(ssh, "Feed", Seen)
+    monkeypatch.setattr(ssh_login, "Feed", Seen)
     return made
 
 

@@ -15,7 +15,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from gotunnel.address import HostPort
+from gotunnel.address import HostPort, one_line
 from gotunnel.child.classify import Output, Verdict, is_go_command
 from gotunnel.child.run import Child, ChildResult
 from gotunnel.child.signals import Signals
@@ -54,9 +54,7 @@ class Runner:
         self._any_command = any_command
         self._retries = retries
         self._backoff = Backoff(*backoff)
-        self._no_way: HostPort | None = (
-            None  # what was asked for, every way out in vain
-        )
+        self._no_way: HostPort | None = None  # what was asked for, every way out in vain
         self.attempts = 0
         self.wants_mirror = False
 
@@ -148,14 +146,13 @@ class Runner:
         return worked
 
     async def _prepare(self, verdict: Verdict, pool: Pool, retries: int, deadline: float | None) -> None:
-        blamed = pool.blame_current()
+        blamed = pool.blame()
         pause = self._backoff.delay()
         if deadline is not None:
             pause = min(pause, max(0.0, deadline - time.monotonic()))
-        way = f", by another way than {blamed} if one works" if blamed else ""
-        self._tell(
-            f"{verdict.finding}: {verdict.detail}; repeating the command ({self.attempts} of {retries}){way}"
-        )
+        way = f", {blamed} put last" if blamed else ""
+        detail = one_line(verdict.detail, 90)
+        self._tell(f"repeating the command ({self.attempts} of {retries}{way}): {verdict.finding}: {detail}")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await self._signals.wait()

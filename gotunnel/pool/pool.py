@@ -27,7 +27,7 @@ from gotunnel.tasks import Tasks
 from gotunnel.upstream.dialer import Dialer, Stream
 
 PATIENCE = 8.0  # seconds that a dial waits for a way out that has worked before
-DEADLINE = 12.0  # seconds for one dial in all
+DEADLINE = 11.0  # seconds for one dial in all; a run without a way out ends within 15
 STUCK = 4.0  # seconds after which the older of two pending dials makes room for a third
 
 
@@ -42,6 +42,7 @@ class Upstream:
         self.times = DialTimes()
         self.put_last = 0
         self.has_worked = False
+        self.carried_at = 0.0  # when a dial last succeeded, by the pool's clock
         self.last_error: DialError | None = None  # of the last dial, None after a success
 
     @property
@@ -73,6 +74,7 @@ class Pool:
         self._turn = 0
         self._blamed = 0
         self._current: Upstream | None = None
+        self._broken: Upstream | None = None  # whose established hop broke last
         self._tasks = Tasks("pool")
         self._changed = asyncio.Event()
 
@@ -92,12 +94,16 @@ class Pool:
                 self._blamed += 1
                 upstream.put_last = self._blamed
 
-    def blame_current(self) -> str | None:
-        """Put the way out that carried last behind all others; its name, if there is another."""
-        if self._current is None or len(self.upstreams) < 2:
+    def blame(self) -> str | None:
+        """Put the way out that a run failed on behind all others; its name, if there is another.
+
+        That is the one whose hop broke meanwhile, else the one that carried last.
+        """
+        culprit, self._broken = self._broken or self._current, None
+        if culprit is None or len(self.upstreams) < 2:
             return None
-        self.put_last(self._current.name)
-        return self._current.name
+        self.put_last(culprit.name)
+        return culprit.name
 
     async def wait_usable(self, target: HostPort) -> None:
         """Wait, without an end, until a way out works again: it reaches `target`, or its own hops work.
@@ -107,7 +113,7 @@ class Pool:
         while True:
             pause = max(0.05, min(u.breaker.rests_until() for u in self.upstreams) - self._clock())
             await asyncio.sleep(pause)
-            stream = await self._race(self._candidates(), target, [])
+            stream = await self._race(self._candidates(), target, [], [])
             if stream is not None:
                 stream.abort()
             if not self.all_down:
@@ -139,6 +145,7 @@ class Pool:
         """An established hop of this way out broke."""
         for upstream in self.upstreams:
             if upstream.name == name:
+                self._broken = upstream
                 self.report(upstream, error)
 
     # --- dialling ----------------------------------------------------------------------------
@@ -146,14 +153,17 @@ class Pool:
     async def dial(self, target: HostPort) -> Stream:
         started = self._clock()
         failures: list[tuple[str, DialError]] = []
-        with contextlib.suppress(TimeoutError):
+        pending: list[Upstream] = []
+        try:
             async with asyncio.timeout(DEADLINE):
                 while True:
-                    stream = await self._race(self._candidates(), target, failures)
+                    stream = await self._race(self._candidates(), target, failures, pending)
                     if stream is not None:
                         return stream
                     if not await self._wait_for_one(started, failures):
                         break
+        except TimeoutError:
+            failures += [self._hangs(upstream) for upstream in pending]
         resting = [(name, error) for name, error in self.failures() if name not in dict(failures)]
         raise NoWayOut(str(target), [*_last_each(failures), *resting])
 
@@ -186,9 +196,16 @@ class Pool:
         return True
 
     async def _race(
-        self, candidates: Sequence[Upstream], target: HostPort, failures: list[tuple[str, DialError]]
+        self,
+        candidates: Sequence[Upstream],
+        target: HostPort,
+        failures: list[tuple[str, DialError]],
+        pending: list[Upstream],
     ) -> Stream | None:
-        """Dial by the candidates in order, two at once at most; None when all have failed."""
+        """Dial by the candidates in order, two at once at most; None when all have failed.
+
+        Adds to `failures` what failed and, if it is cancelled, to `pending` whose dials had no answer yet.
+        """
         queue = deque(candidates)
         tried: list[Upstream] = []
         running: dict[asyncio.Task[Stream], Upstream] = {}
@@ -202,8 +219,11 @@ class Pool:
                     break
                 if queue and go_on:
                     if len(running) == 2:
-                        failures.append(self._give_up(*next(iter(running.items()))))
-                        running.pop(next(iter(running)))
+                        older, upstream = next(iter(running.items()))
+                        del running[older]
+                        older.cancel()
+                        _close_late(older)
+                        failures.append(self._hangs(upstream))
                     tried.append(queue.popleft())
                     job = self._try(tried[-1], target)
                     running[self._tasks.spawn(f"dial {target}", job)] = tried[-1]
@@ -224,7 +244,7 @@ class Pool:
                     failures.append((upstream.name, error))
             return None
         except asyncio.CancelledError:
-            failures += [(upstream.name, _no_answer(upstream)) for upstream in running.values()]
+            pending += running.values()
             raise
         finally:
             for task in running:
@@ -235,16 +255,26 @@ class Pool:
         pause = delay(latest.times, self._hedge)
         return STUCK if running == 2 or pause is None else pause
 
-    def _give_up(self, task: asyncio.Task[Stream], upstream: Upstream) -> tuple[str, DialError]:
-        """End a dial that hangs while others wait for their turn."""
-        task.cancel()
-        _close_late(task)
-        error = _no_answer(upstream)
+    def _hangs(self, upstream: Upstream) -> tuple[str, DialError]:
+        """(name, error) of a way out whose dial has had no answer for too long."""
+        words = f"{upstream.name}: no answer yet"
+        error = DialError("hop.stalled", words, blame=Blame.HOP, hop=upstream.name)
         if not upstream.has_worked:  # one that has may only have met a slow target
             self.report(upstream, error)
         return upstream.name, error
 
-    async def _try(self, upstream: Upstream, target: HostPort) -> Stream:
+    async def try_one(self, upstream: Upstream, target: HostPort) -> Stream:
+        """A probe's dial by one way out.  Its failure is a verdict; its success is none yet: see `settle`."""
+        return await self._try(upstream, target, settle=False)
+
+    def settle(self, upstream: Upstream) -> None:
+        """A way out has carried something."""
+        upstream.last_error = None
+        upstream.has_worked = True
+        upstream.carried_at = self._clock()
+        self._carried(upstream)
+
+    async def _try(self, upstream: Upstream, target: HostPort, *, settle: bool = True) -> Stream:
         started = self._clock()
         if upstream.breaker.trial(started):
             self._emit(BreakerChange(upstream.name, State.HALF_OPEN.value))
@@ -262,9 +292,8 @@ class Pool:
         if upstream.has_worked:  # the first dial includes the handshake and says nothing of the next
             upstream.times.add(seconds)
         self._emit(Dial(upstream.name, str(target), seconds * 1000, True))
-        upstream.last_error = None
-        upstream.has_worked = True
-        self._carried(upstream)
+        if settle:
+            self.settle(upstream)
         return stream
 
     def _won(self, winner: Upstream, tried: Sequence[Upstream], target: HostPort) -> None:
@@ -304,10 +333,6 @@ class Pool:
 
 def _last_each(failures: Sequence[tuple[str, DialError]]) -> list[tuple[str, DialError]]:
     return list({name: (name, error) for name, error in failures}.values())
-
-
-def _no_answer(upstream: Upstream) -> DialError:
-    return DialError("hop.stalled", f"{upstream.name}: no answer yet", blame=Blame.HOP, hop=upstream.name)
 
 
 def _close_late(task: asyncio.Task[Stream]) -> None:

@@ -1,23 +1,24 @@
 """Active health checks: one small HTTP exchange through the data path of each way out.
 
 Rules:
-- A TCP connect proves nothing: an sshd may accept channels and carry no byte.  So a probe is a request, and any
-  byte that the target answers is health, whatever its status or certificate says.
-- Probed is who needs it: a way out whose breaker is open and has rested, and one that has carried nothing for a
-  whole interval.  One that works for the user right now needs no probe.
+- A TCP connect proves nothing: an sshd may accept channels and carry no byte.  So a probe is a request, and
+  any byte that the target answers is health, whatever its status or certificate says.
+- Probed is who needs it: a way out whose breaker is open and has rested, and one that has carried nothing for
+  a whole interval.  One that works for the user right now needs no probe.
 - A probe's verdict goes where a dial's goes: `Pool.report`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from gotunnel.address import HostPort
 from gotunnel.errors import Blame, DialError, StreamLost
-from gotunnel.observe.events import Emit
 from gotunnel.pool.breaker import State
 from gotunnel.pool.pool import Pool, Upstream
 from gotunnel.upstream.dialer import Stream
@@ -54,14 +55,12 @@ class Prober:
         *,
         every: float,
         timeout: float,
-        emit: Emit,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
         self._target = target
         self._every = every
         self._timeout = timeout
-        self._emit = emit
         self._clock = clock
         self._asked: dict[str, float] = {}
 
@@ -103,6 +102,7 @@ class Prober:
             return False
         finally:
             stream.abort()
+        self._pool.settle(upstream)
         return True
 
 
@@ -111,7 +111,9 @@ async def _any_answer(stream: Stream, target: ProbeTarget) -> None:
     if target.tls:
         stream.write(_client_hello(target.address.host))
     else:
-        stream.write(f"HEAD {target.path} HTTP/1.1\r\nHost: {target.address}\r\nConnection: close\r\n\r\n".encode())
+        stream.write(
+            f"HEAD {target.path} HTTP/1.1\r\nHost: {target.address}\r\nConnection: close\r\n\r\n".encode()
+        )
     if not await stream.read(1):
         raise StreamLost("closed without an answer")
 
@@ -123,8 +125,6 @@ def _client_hello(host: str) -> bytes:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     context = ssl.create_default_context()
     session = context.wrap_bio(incoming, outgoing, server_hostname=host)
-    try:
+    with contextlib.suppress(ssl.SSLWantReadError):
         session.do_handshake()
-    except ssl.SSLWantReadError:
-        pass
     return outgoing.read()

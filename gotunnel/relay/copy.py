@@ -43,7 +43,7 @@ class _End:
     def data_received(self, data: bytes) -> None:
         self.count += len(data)
         if not self.other.lost:
-            self.other.stream.transport.write(data)
+            self.other.stream.write(data)
 
     def eof_received(self) -> bool:
         self.eof = True

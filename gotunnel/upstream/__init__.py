@@ -7,6 +7,7 @@ direct      this machine's network            connect   HTTP CONNECT proxies
 socks       SOCKS4, 4a, 5, 5h                  ssh       jump hosts, by asyncssh
   ssh_plan    a hop as typed + ssh_config -> plain values     ssh_config  the reader of ssh_config(5)
   ssh_keys    which keys are offered, in order                host_keys   known_hosts
+  ssh_login   reach, shake hands, log in                      ssh_link    one connection and its ssh_watch
   ssh_errors  what the server said -> finding and blame       ssh_channel  asyncssh's channel, mended
   ssh_algorithms  lists of ssh_config, cut to what is known   masking      CHAINs as they may be shown
 """

@@ -3,7 +3,8 @@
 Rules:
 - The command gets one end of a socket pair, so that the stream is an ordinary socket and the command sees
   EOF when we are gone, however we went.
-- It runs in a session of its own (Ctrl-C is not for it), keeps our standard error, and is ended with its stream.
+- It runs in a session of its own (Ctrl-C is not for it), keeps our standard error, and is ended with its
+  stream.
 """
 
 from __future__ import annotations

@@ -62,6 +62,7 @@ class Stream(asyncio.Protocol):
         self._receiver: Receiver | None = None
         self._on_closed = on_closed
         self.received = 0
+        self.awaiting = False  # something was sent and nothing has come since
 
     # --- called by the transport -------------------------------------------------------------
 
@@ -73,6 +74,7 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes, datatype: object = None) -> None:
         self.received += len(data)
+        self.awaiting = False
         if self._receiver is not None:
             self._receiver.data_received(data)
             return
@@ -84,6 +86,7 @@ class Stream(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         self._eof = True
+        self.awaiting = False
         if self._receiver is not None:
             return self._receiver.eof_received()
         self._wake_reader()
@@ -188,6 +191,7 @@ class Stream(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send bytes; buffers without bound, so `drain` after much."""
         if not self._lost:
+            self.awaiting = not self._eof
             self.transport.write(data)
 
     async def drain(self) -> None:

@@ -1,17 +1,15 @@
-"""An SSH jump host, by asyncssh: one connection, kept, many channels (direct-tcpip, RFC 4254 §7.2).
+"""An SSH jump host: a few connections (links), kept, with many channels each.
 
 Rules:
-- Connecting is single-flight: who needs the connection while it is opened waits for the same handshake, and
+- Connecting is single-flight: who needs a link while the first is opened waits for the same handshake, and
   hears the same error.  A handshake is never cancelled by a waiter that gives up: sshd penalises abandoned
   ones (sshd_config(5) PerSourcePenalties).
-- A refused key, an unknown or changed host key is final for REFUSED_WAIT seconds: asked again sooner, the
-  same error is given without touching the network.
-- A channel's failure is the target's or a policy's (RFC 4254 §5.1); the connection's failure is the hop's.
-- A channel that opens after its dialer gave up is closed, not leaked.
-- Each hop's time is its own: the way to the host is dialled first, by the dialer before, which keeps its own
-  bounds; only then the handshake's time starts.  So a hop that stalls is blamed itself, not the next one.
-- ssh_config is read by `ssh_config`, keys by `ssh_keys`, host keys by `host_keys`; asyncssh gets plain
-  values and reads no file of its own.
+- A refused key, an unknown or changed host key is final for some time (`retry_after`): asked again sooner,
+  the same error is given without touching the network.
+- One link at rest; one more, in the background, when each has STREAMS_PER_LINK streams, since one TCP
+  connection's window is shared by all its streams; those that idle are closed.  Where a person had to log in
+  (a passphrase, a touch) there is one link, and nobody is asked in the background.
+- One link's end is the hop's end only if no other is left.
 """
 
 from __future__ import annotations
@@ -20,42 +18,20 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
 
 from gotunnel.address import HostPort, one_line
-from gotunnel.errors import Blame, DialError, StreamLost
+from gotunnel.errors import Blame, DialError
 from gotunnel.tasks import Tasks
-from gotunnel.upstream.connect import dial_hop
 from gotunnel.upstream.dialer import Dialer, Stream
-from gotunnel.upstream.host_keys import HostKeyCheck
-from gotunnel.upstream.ssh_algorithms import usable
-from gotunnel.upstream.ssh_channel import open_channel
-from gotunnel.upstream.ssh_errors import channel_error, handshake_error
-from gotunnel.upstream.ssh_feed import Feed
-from gotunnel.upstream.ssh_import import load_asyncssh
-from gotunnel.upstream.ssh_keys import Ask, Keys, gather
+from gotunnel.upstream.ssh_keys import Ask
+from gotunnel.upstream.ssh_link import CHANNEL_TIMEOUT, SshLink, was_cancelled
+from gotunnel.upstream.ssh_login import HANDSHAKE_TIMEOUT, log_in
 from gotunnel.upstream.ssh_plan import SshPlan
 
-if TYPE_CHECKING:
-    import asyncssh
-
-HANDSHAKE_TIMEOUT = 10.0  # key exchange and authentication together
-CHANNEL_TIMEOUT = 10.0  # until the far end has reached the target or said no
-ALIVE_TIMEOUT = 3.0
-REFUSED_WAIT = 60.0
-WINDOW = 16 * 1024 * 1024  # bytes in flight per channel; OpenSSH's 2 MiB caps a stream at 10 MB/s at 200 ms
-MAX_PACKET = 128 * 1024
-# asyncssh gives a silent server up after one interval more than the count: 44 s
-KEEPALIVE, KEEPALIVE_COUNT = 11.0, 3
-# fastest first: with AES instructions aes128-gcm carries twice what chacha20 does in asyncssh
-CIPHERS = [
-    "aes128-gcm@openssh.com",
-    "aes256-gcm@openssh.com",
-    "chacha20-poly1305@openssh.com",
-    "aes128-ctr",
-    "aes192-ctr",
-    "aes256-ctr",
-]
+MOST_LINKS = 8  # with connections=auto
+STREAMS_PER_LINK = 4
+IDLE_LINK = 60.0  # seconds without a stream after which a second link is closed
+GROW_PAUSE = 30.0  # seconds without growing after a server didn't want another link
 
 _log = logging.getLogger("gotunnel.ssh")
 
@@ -63,7 +39,7 @@ _log = logging.getLogger("gotunnel.ssh")
 class SshDialer:
     """Dials through one jump host, which is itself reached by `before`.
 
-    `ask` is called for a passphrase, once for each key; `on_lost` when an established connection breaks.
+    `ask` is called for a passphrase, once for each key; `on_lost` when the last link breaks.
     """
 
     def __init__(
@@ -84,8 +60,10 @@ class SshDialer:
         self._on_lost = on_lost
         self._handshake_timeout = handshake_timeout
         self._channel_timeout = channel_timeout
-        self._connection: asyncssh.SSHClientConnection | None = None
-        self._opening: asyncio.Task[asyncssh.SSHClientConnection] | None = None
+        self._links: list[SshLink] = []
+        self._most = plan.connections or MOST_LINKS
+        self._opening: asyncio.Task[SshLink] | None = None
+        self._no_growth_before = 0.0
         self._refused: tuple[float, DialError] | None = None
         self._tasks = Tasks(label)
         self._closed = False
@@ -94,258 +72,123 @@ class SshDialer:
     def label(self) -> str:
         return self._label
 
+    @property
+    def links(self) -> int:
+        """Connections that are open."""
+        return len(self._links)
+
     async def warm(self) -> None:
-        await self._connect()
+        await self._link()
 
     async def close(self) -> None:
         self._closed = True
         await self._tasks.close()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-            try:
-                async with asyncio.timeout(0.5):
-                    await connection.wait_closed()
-            except TimeoutError:
-                connection.abort()  # it has not taken what we had to say
-                await connection.wait_closed()
+        links, self._links = self._links, []
+        await asyncio.gather(*(link.close() for link in links))
 
     async def dial(self, target: HostPort) -> Stream:
-        fresh = self._connection is None
-        connection = await self._connect()
+        fresh = not self._links
+        link = await self._link()
+        self._tend()
         try:
-            return await self._open(connection, target)
+            return await link.open(target)
         except DialError as error:
-            if fresh or error.finding != "hop.closed":
+            if fresh or error.finding != "hop.closed" or self._closed:
                 raise
-        # the kept connection turned out to be dead: that is no verdict on the hop yet
-        if self._connection is connection:
-            self._connection = None
-        return await self._open(await self._connect(), target)
+        # the kept link turned out to be dead: that is no verdict on the hop yet
+        if link in self._links:
+            self._links.remove(link)
+        return await (await self._link()).open(target)
 
-    # --- the connection ----------------------------------------------------------------------
+    # --- links -------------------------------------------------------------------------------
 
-    async def _connect(self) -> asyncssh.SSHClientConnection:
-        if self._connection is not None:
-            return self._connection
+    async def _link(self) -> SshLink:
+        """The link with the fewest streams; opens the first one.  Raises DialError."""
+        if self._links:
+            return min(self._links, key=lambda link: link.load)
         if self._closed:
-            raise self._error("hop.closed", "the way out is being closed")
+            raise self._closing()
         loop = asyncio.get_running_loop()
         if self._refused is not None and loop.time() < self._refused[0]:
             raise self._refused[1].with_traceback(None)
-        opening = self._opening
-        if opening is None:
-            opening = self._opening = self._tasks.spawn("connect", self._handshake())
-            opening.add_done_callback(self._opened)
+        opening = self._opening or self._open_link()
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            if _was_cancelled(opening):
-                raise self._error("hop.closed", "the way out is being closed") from None
+            if was_cancelled(opening):
+                raise self._closing() from None
             raise
 
-    def _opened(self, task: asyncio.Task[asyncssh.SSHClientConnection]) -> None:
+    def _open_link(self) -> asyncio.Task[SshLink]:
+        self._opening = self._tasks.spawn("connect", self._new_link())
+        self._opening.add_done_callback(self._opened)
+        return self._opening
+
+    async def _new_link(self) -> SshLink:
+        done = await log_in(
+            self._plan,
+            self._before,
+            label=self._label,
+            ask=self._ask,
+            lost=self._lost,
+            timeout=self._handshake_timeout,
+        )
+        if done.touched and not self._plan.connections:
+            self._most = 1
+        return SshLink(
+            done.connection,
+            done.feed,
+            label=self._label,
+            on_dead=self._dead,
+            channel_timeout=self._channel_timeout,
+        )
+
+    def _opened(self, task: asyncio.Task[SshLink]) -> None:
         self._opening = None
         if task.cancelled():
             return
+        now = asyncio.get_running_loop().time()
         error = task.exception()
         if error is None:
-            self._connection = task.result()
+            if not task.result().connection.is_closed():
+                self._links.append(task.result())
             self._refused = None
+        elif self._links:
+            self._no_growth_before = now + GROW_PAUSE  # MaxStartups, a quota: what we have will do
         elif isinstance(error, DialError) and error.retry_after:
-            self._refused = (asyncio.get_running_loop().time() + error.retry_after, error)
+            self._refused = (now + error.retry_after, error)
 
-    async def _handshake(self) -> asyncssh.SSHClientConnection:
-        load_asyncssh()
-        plan = self._plan
-        address = HostPort(plan.hostname, plan.port)
-        check = HostKeyCheck(
-            plan.host_key_name,
-            plan.host_key_port,
-            plan.host_key_mode,
-            plan.known_hosts_files,
-            plan.known_hosts_text,
-        )
-        keys = await gather(plan, self._ask)
-        try:
-            stream = await self._reach(address)
-            try:
-                async with asyncio.timeout(self._handshake_timeout):
-                    return await self._log_in(stream, check, keys)
-            except BaseException:
-                stream.abort()
-                raise
-        except DialError:
-            raise
-        except Exception as error:
-            raise handshake_error(
-                error, self._label, address, plan, check, keys.unusable, self._handshake_timeout, REFUSED_WAIT
-            ) from error
-        finally:
-            keys.close()
+    def _tend(self) -> None:
+        """More links where all are busy, fewer where they idle."""
+        now = asyncio.get_running_loop().time()
+        for link in self._links[1:]:
+            if not link.load and now - link.idle_since > IDLE_LINK:
+                self._links.remove(link)
+                self._tasks.spawn("close", link.close())
+        busy = all(link.load >= STREAMS_PER_LINK for link in self._links)
+        if busy and len(self._links) < self._most and self._opening is None and now >= self._no_growth_before:
+            self._open_link()
 
-    async def _reach(self, address: HostPort) -> Stream:
-        """A stream to the host, in the time that ssh_config's ConnectTimeout allows."""
-        try:
-            async with asyncio.timeout(self._plan.connect_timeout):
-                return await dial_hop(self._before, address, self._label)
-        except TimeoutError:
-            words = f"{address}: no answer in {self._plan.connect_timeout:.0f} s (ConnectTimeout)"
-            raise self._error("tcp.timeout", words) from None
-
-    async def _log_in(self, stream: Stream, check: HostKeyCheck, keys: Keys) -> asyncssh.SSHClientConnection:
-        import asyncssh
-        from asyncssh.encryption import get_encryption_algs
-        from asyncssh.kex import get_kex_algs
-        from asyncssh.mac import get_mac_algs
-
-        plan = self._plan
-        found = check.lookup()
-        client = _client_class()(check, self._lost)
-        return await asyncssh.connect(
-            plan.hostname,
-            plan.port,
-            config=None,
-            tunnel=cast(Any, _Reached(stream)),
-            client_factory=lambda: client,
-            username=plan.user,
-            client_keys=keys.pairs or None,
-            agent_path=None,
-            known_hosts=lambda host, addr, port: found,
-            host_key_alias=plan.host_key_name,
-            server_host_key_algs=check.algorithms(),
-            encryption_algs=usable("Ciphers", plan.ciphers, get_encryption_algs()) or CIPHERS,
-            mac_algs=usable("MACs", plan.macs, get_mac_algs()) or (),
-            kex_algs=usable("KexAlgorithms", plan.kex, get_kex_algs()) or (),
-            compression_algs=["zlib@openssh.com", "zlib", "none"] if plan.compression else ["none"],
-            keepalive_interval=plan.keepalive or KEEPALIVE,
-            keepalive_count_max=plan.keepalive_count or KEEPALIVE_COUNT,
-            login_timeout=0,  # the time is ours to keep
-            gss_host=None,
-            x509_trusted_certs=None,
-            x509_trusted_cert_paths=[],
-        )
+    # --- ends --------------------------------------------------------------------------------
 
     def _lost(self, connection: object, error: Exception | None) -> None:
-        """An established connection is gone; its channels have been told by asyncssh."""
-        if connection is not self._connection:
-            return
-        self._connection = None
-        if self._closed:
+        """asyncssh: a connection is gone; its channels have been told."""
+        link = next((link for link in self._links if link.connection is connection), None)
+        if link is None:
             return
         words = one_line(str(error), 200) if error is not None else "the server closed the connection"
-        stalled = "keepalive" in words
-        self._tell_lost(self._error("hop.stalled" if stalled else "hop.closed", words))
+        finding = "hop.stalled" if "keepalive" in words else "hop.closed"
+        self._dead(link, DialError(finding, f"{self._label}: {words}", blame=Blame.HOP, hop=self._label))
 
-    def _tell_lost(self, error: DialError) -> None:
+    def _dead(self, link: SshLink, error: DialError) -> None:
+        if link not in self._links:
+            return
+        self._links.remove(link)
         _log.debug("lost: %s", error.detail)
-        if self._on_lost is not None:
+        if not self._links and not self._closed and self._on_lost is not None:
             self._on_lost(error)
 
-    def _error(self, finding: str, words: str) -> DialError:
-        return DialError(finding, f"{self._label}: {words}", blame=Blame.HOP, hop=self._label)
-
-    # --- channels ----------------------------------------------------------------------------
-
-    async def _open(self, connection: asyncssh.SSHClientConnection, target: HostPort) -> Stream:
-        import asyncssh
-
-        # a task of its own: cancelled in the middle, asyncssh would forget a channel that the server opens
-        opening = self._tasks.spawn(
-            f"channel {target}",
-            open_channel(connection, target.host, target.port, window=WINDOW, max_packet=MAX_PACKET),
+    def _closing(self) -> DialError:
+        return DialError(
+            "hop.closed", f"{self._label}: the way out is being closed", blame=Blame.HOP, hop=self._label
         )
-        try:
-            async with asyncio.timeout(self._channel_timeout):
-                return await asyncio.shield(opening)
-        except TimeoutError:
-            _close_when_open(opening)
-            if await self._alive(connection):
-                raise DialError(
-                    "tcp.timeout",
-                    f"{target}: no answer in {self._channel_timeout:.0f} s through {self._label}",
-                    blame=Blame.TARGET,
-                ) from None
-            raise self._drop(connection) from None
-        except asyncio.CancelledError:
-            if _was_cancelled(opening):
-                raise self._error("hop.closed", "the way out is being closed") from None
-            _close_when_open(opening)
-            raise
-        except asyncssh.ChannelOpenError as error:
-            raise channel_error(error.code, error.reason, self._label, target) from error
-        except Exception as error:  # asyncssh's channel in a connection that broke just then
-            raise self._error("hop.closed", one_line(str(error), 200) or "the connection was lost") from error
-
-    async def _alive(self, connection: asyncssh.SSHClientConnection) -> bool:
-        """Does the server still answer anything at all?"""
-        try:
-            async with asyncio.timeout(ALIVE_TIMEOUT):
-                # any answer is life; a refusal is what OpenSSH gives to a keepalive
-                await connection._make_global_request(b"keepalive@openssh.com")
-        except TimeoutError:
-            return False
-        return not connection.is_closed()  # asyncssh answers for a connection that is gone: refused
-
-    def _drop(self, connection: asyncssh.SSHClientConnection) -> DialError:
-        """Give a silent connection up, and all its channels with it."""
-        error = self._error("hop.stalled", "accepts no channel and answers no keepalive")
-        if self._connection is connection:
-            self._connection = None
-            connection.abort()
-            self._tell_lost(error)
-        return error
-
-
-def _was_cancelled(task: asyncio.Task[Any]) -> bool:
-    """True where the task that we wait for was cancelled (by `close`), and not we."""
-    waiter = asyncio.current_task()
-    return task.cancelled() and waiter is not None and not waiter.cancelling()
-
-
-def _close_when_open(opening: asyncio.Task[Stream]) -> None:
-    def close(task: asyncio.Task[Stream]) -> None:
-        if not task.cancelled() and task.exception() is None:
-            task.result().abort()
-
-    opening.add_done_callback(close)
-
-
-class _Reached:
-    """What asyncssh calls to reach a server through something else: here it is reached already."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-
-    async def create_connection(
-        self, factory: Callable[[], asyncio.Protocol], host: str, port: int
-    ) -> tuple[object, asyncio.Protocol]:
-        if self._stream.is_lost:  # its socket is closed already, which asyncssh would trip over
-            raise StreamLost("closed the connection before the SSH handshake")
-        protocol = factory()
-        self._stream.become(cast(asyncio.Protocol, Feed(protocol)))
-        return self._stream, protocol
-
-
-def _client_class() -> Callable[
-    [HostKeyCheck, Callable[[object, Exception | None], None]], asyncssh.SSHClient
-]:
-    """The callbacks of one connection; a function, since asyncssh is imported only when needed."""
-    import asyncssh
-
-    class Client(asyncssh.SSHClient):
-        def __init__(self, check: HostKeyCheck, lost: Callable[[object, Exception | None], None]) -> None:
-            self._check = check
-            self._lost = lost
-            self._connection: object = None
-
-        def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
-            self._connection = conn
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._lost(self._connection, exc)
-
-        def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
-            return self._check.judge(key)
-
-    return Client

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from gotunnel.upstream.dialer import Stream
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 
 
 async def open_channel(
-    connection: asyncssh.SSHClientConnection, host: str, port: int, *, window: int, max_packet: int
+    connection: asyncssh.SSHClientConnection,
+    host: str,
+    port: int,
+    *,
+    window: int,
+    max_packet: int,
+    stream: Callable[[], Stream] = Stream,
 ) -> Stream:
     """A channel to host:port (direct-tcpip, RFC 4254 §7.2) as a Stream.
 
@@ -29,7 +36,7 @@ async def open_channel(
     """
     connection._update_recv_pktlen(max_packet)
     channel = _channel_class()(connection, connection._loop, None, "strict", window, max_packet)
-    return cast(Stream, await channel.connect(Stream, host, port, "", 0))
+    return cast(Stream, await channel.connect(stream, host, port, "", 0))
 
 
 _Channel: Any = None

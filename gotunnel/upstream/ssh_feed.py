@@ -54,6 +54,7 @@ class Feed(asyncio.BufferedProtocol):
         if self._gcm is not None:
             _spare_ignores(self._connection, self._gcm)
         self.fast = 0  # packets that took the short way
+        self.received = 0  # bytes, of whatever kind: a sign of life
 
     # --- passed on -------------------------------------------------------------------------------
 
@@ -92,6 +93,7 @@ class Feed(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._end += nbytes
+        self.received += nbytes
         if self._gcm is None:
             self._give(self._end)
         else:

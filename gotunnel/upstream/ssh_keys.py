@@ -34,6 +34,7 @@ class Keys:
     pairs: list[Any] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
     agent: asyncssh.SSHAgentClient | None = None
+    asked: bool = False  # somebody was asked for a passphrase
 
     def close(self) -> None:
         """Let go of the agent."""
@@ -101,6 +102,7 @@ def _file(path: str, plan: SshPlan, keys: Keys, held: list[Any], ask: Ask | None
         keys.unusable.append(f"{path}: {getattr(error, 'strerror', None) or one_line(str(error), 100)}")
         return []
     passphrase = ask(f"Passphrase for {path}: ") if ask is not None else None
+    keys.asked = keys.asked or passphrase is not None
     if passphrase is None:
         keys.unusable.append(
             f"{path}: wants a passphrase and there is no terminal to ask on; unlock it with: ssh-add {path}"

@@ -1,0 +1,112 @@
+"""Links of a jump host: more when busy, watched while an answer is due, dead within seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gotunnel.address import HostPort
+from gotunnel.errors import DialError, StreamLost
+from gotunnel.upstream import ssh as ssh_dialer
+from tests.jumps import jumping, plan_for
+from tests.lab.keys import Key
+from tests.lab.sshd import Sshd
+from tests.peers import serving, until
+
+Start = Callable[..., Sshd]
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()
+
+
+async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while await reader.read(65536):
+        pass
+    writer.close()
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Path:
+    return tmp_path / "known_hosts"
+
+
+async def test_busy_links_get_company_and_idle_ones_go(
+    sshd: Start, client_key: Key, known: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = sshd()
+    plan = plan_for(server, client_key, known, connections=3)
+    async with serving(echo) as target, jumping(plan) as jump:
+        streams = [await jump.dial(target) for _ in range(4)]
+        assert jump.links == 1
+        streams.append(await jump.dial(target))  # the first link has its four: a second is opened beside it
+        await until(lambda: jump.links == 2)
+        streams += [await jump.dial(target) for _ in range(20)]
+        await until(lambda: jump.links == 3)
+        streams += [await jump.dial(target) for _ in range(5)]
+        assert jump.links == 3  # never more than asked for
+        for stream in streams:
+            stream.write(b"x")
+            assert await stream.read() == b"x"
+            stream.abort()
+        monkeypatch.setattr(ssh_dialer, "IDLE_LINK", 0.0)
+        await asyncio.sleep(0.2)
+        (await jump.dial(target)).abort()  # each dial looks after the links
+        await until(lambda: jump.links == 1)
+
+
+async def test_a_silent_origin_is_not_taken_for_a_dead_hop(sshd: Start, client_key: Key, known: Path) -> None:
+    server = sshd()
+    async with serving(mute) as target, jumping(plan_for(server, client_key, known)) as jump:
+        stream = await jump.dial(target)
+        stream.write(b"an answer is due, and none comes")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(8):
+                await stream.read()
+        assert jump.links == 1
+
+
+async def test_a_hop_that_goes_silent_is_dead_within_five_seconds(
+    sshd: Start, client_key: Key, known: Path
+) -> None:
+    server = sshd()
+    lost: list[DialError] = []
+    async with (
+        serving(echo) as target,
+        jumping(plan_for(server, client_key, known), on_lost=lost.append) as jump,
+    ):
+        stream = await jump.dial(target)
+        stream.write(b"alive")
+        assert await stream.read() == b"alive"
+        server.freeze()  # as after a power cut: the kernel takes what we send, nobody answers
+        try:
+            stream.write(b"anybody?")
+            started = time.monotonic()
+            with pytest.raises(StreamLost):
+                await stream.read()
+            assert time.monotonic() - started < 7  # 5 s, on a busy machine
+        finally:
+            server.thaw()
+        assert [error.finding for error in lost] == ["hop.stalled"]
+
+
+async def test_one_of_two_links_may_die_without_the_hop(sshd: Start, client_key: Key, known: Path) -> None:
+    server = sshd()
+    lost: list[DialError] = []
+    plan = plan_for(server, client_key, known, connections=2)
+    async with serving(echo) as target, jumping(plan, on_lost=lost.append) as jump:
+        for _ in range(6):
+            await jump.dial(target)
+        await until(lambda: jump.links == 2)
+        jump._links[0].connection.abort()
+        await until(lambda: jump.links == 1)
+        stream = await jump.dial(HostPort(target.host, target.port))
+        stream.write(b"still")
+        assert await stream.read() == b"still"
+        assert lost == []
