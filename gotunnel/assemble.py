@@ -21,6 +21,7 @@ from gotunnel.observe.events import Emit
 from gotunnel.openfiles import raise_limit
 from gotunnel.pattern import Pattern
 from gotunnel.pool.pool import Pool, Upstream
+from gotunnel.pool.probe import Prober, ProbeTarget
 from gotunnel.route import RejectDialer, Route, Router
 from gotunnel.tasks import Tasks
 from gotunnel.upstream.chain import ChainBuilder
@@ -58,6 +59,17 @@ class Engine:
         self.address = await self.endpoint.start(listen)
         self.tasks.spawn("warm", self.pool.warm())
         return self.address
+
+    def watch(self, url: str, *, every: float, timeout: float) -> None:
+        """Probe every way out from now on, by `url`; "" watches nothing.  Raises ConfigError."""
+        if not url:
+            return
+        try:
+            target = ProbeTarget.parse(url)
+        except ValueError as error:
+            raise ConfigError(f"pool.probe.url: {error}") from None
+        for pool in self.pools:
+            self.tasks.spawn("probe", Prober(pool, target, every=every, timeout=timeout).run())
 
     async def close(self) -> None:
         """Close the listener, then the pools, then every hop."""

@@ -119,6 +119,12 @@ def with_mirrors(goproxy: str, mirrors: Sequence[str]) -> str:
     return "|".join([*mirrors, goproxy])
 
 
+def first_source(goproxy: str) -> str:
+    """The first source of a GOPROXY list that speaks http, "" if none does."""
+    entries = goproxy.replace("|", ",").split(",")
+    return next((e.strip() for e in entries if e.strip().startswith(("https://", "http://"))), "")
+
+
 def own_command() -> list[str]:
     """How to call gotunnel again, by absolute path."""
     script = Path(sys.executable).parent / "gotunnel"

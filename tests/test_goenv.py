@@ -16,6 +16,7 @@ from gotunnel.goenv import (
     DEFAULT_GOPROXY,
     Found,
     compose,
+    first_source,
     git_proxy_command,
     git_ssh_command,
     mirror_url,
@@ -226,3 +227,16 @@ def test_go_takes_the_environment_we_make(home: dict[str, str], tmp_path: Path) 
         "GOPROXY": "https://m.example|https://proxy.golang.org,direct",
         "GOPRIVATE": "p.example", "GONOPROXY": "p.example", "GONOSUMDB": "p.example",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("goproxy", "first"),
+    [
+        ("https://proxy.golang.org,direct", "https://proxy.golang.org"),
+        ("file:///srv|http://10.0.0.1:3000|direct", "http://10.0.0.1:3000"),
+        ("direct", ""),
+        ("off", ""),
+    ],
+)
+def test_the_first_source_that_can_be_probed(goproxy: str, first: str) -> None:
+    assert first_source(goproxy) == first

@@ -80,7 +80,7 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
     from gotunnel.child.retry import Runner
     from gotunnel.child.signals import Signals
     from gotunnel.cli.console import Console, tell
-    from gotunnel.goenv import compose, git_proxy_command, own_command, read
+    from gotunnel.goenv import compose, first_source, git_proxy_command, own_command, read
     from gotunnel.observe.events import Event, EventLog, Exit, Ready
 
     started = time.monotonic()
@@ -135,6 +135,9 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
                 command=own_command(),
                 git_proxy=git_proxy_command(),
             )
+            probe = config.pool.probe
+            url = probe.url or first_source(env.get("GOPROXY") or found.goproxy)
+            engine.watch(url, every=probe.every, timeout=probe.timeout)
             status = await runner.run(env, engine.pool, timeout=timeout)
         except GotunnelError as error:
             emit(Exit(error.status, runner.attempts, (time.monotonic() - started) * 1000))
