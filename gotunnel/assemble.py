@@ -24,6 +24,7 @@ from gotunnel.pool.pool import Pool, Upstream
 from gotunnel.pool.probe import Prober, ProbeTarget
 from gotunnel.route import RejectDialer, Route, Router
 from gotunnel.tasks import Tasks
+from gotunnel.upstream.asking import Ask, Asking
 from gotunnel.upstream.chain import ChainBuilder
 from gotunnel.upstream.dialer import Dialer
 from gotunnel.upstream.direct import DirectDialer
@@ -85,12 +86,15 @@ def build_engine(
     ways: WaysOut,
     *,
     emit: Emit,
-    ask: Callable[[str], str | None] | None = None,
+    ask: Ask | None = None,
     on_failure: Callable[[HostPort, DialError], None] | None = None,
     tell: Callable[[str], None] | None = None,
     adjust: Callable[[Chain], Chain] = lambda chain: chain,
 ) -> Engine:
-    """All objects of one run; `adjust` puts the command line's -i, -F and --known-hosts in.
+    """All objects of one run.
+
+    `ask` is for what a jump host wants of a person; `adjust` puts the command line's -i, -F and
+    --known-hosts in.
 
     Raises ConfigError.
     """
@@ -103,7 +107,8 @@ def build_engine(
                 for pool in pools:
                     pool.lost(name, error)
 
-    builder = ChainBuilder(ask=ask, on_lost=lost)
+    asking = Asking(ask)
+    builder = ChainBuilder(asking=asking, on_lost=lost)
     built: dict[str, Upstream] = {}
     named = {route.to for route in ways.routes}
     others = [u for u in ways.others if named & {u.name, *u.tags}]  # what is not used can't be wrong
@@ -114,7 +119,11 @@ def build_engine(
 
     def pool_of(names: list[str]) -> Pool:
         made = Pool(
-            [built[n] for n in names], emit=emit, strategy=config.pool.strategy, hedge=config.pool.hedge
+            [built[n] for n in names],
+            emit=emit,
+            strategy=config.pool.strategy,
+            hedge=config.pool.hedge,
+            asking=asking,
         )
         pools.append(made)
         return made

@@ -25,6 +25,7 @@ import h11
 from gotunnel import __version__
 from gotunnel.address import HostPort, one_line, redact
 from gotunnel.errors import Blame, DialError, GotunnelError, StreamLost
+from gotunnel.upstream.asking import Ask, Asking
 from gotunnel.upstream.chain import ChainBuilder, expand
 from gotunnel.upstream.dialer import Dialer, Stream
 from gotunnel.upstream.direct import LOOKUPS
@@ -142,7 +143,7 @@ async def probe(
     goals: Sequence[Goal],
     *,
     trust: Callable[[], ssl.SSLContext],
-    ask: Callable[[str], str | None] | None = None,
+    ask: Ask | None = None,
 ) -> list[Report]:
     """Measure every way to every URL.  `trust` makes the TLS context.  Raises ConfigError."""
     lines: list[_Line] = []
@@ -196,7 +197,7 @@ class _Line:
         way: Way,
         context: ssl.SSLContext | None,
         body: asyncio.Lock,
-        ask: Callable[[str], str | None] | None,
+        ask: Ask | None,
     ) -> None:
         self._way = way
         self._context = context
@@ -209,7 +210,7 @@ class _Line:
         self._first = 1 if isinstance(hops[0], DirectHop) else 0
         self._labels = [str(hop) for hop in hops[self._first :]]
         self.builder = ChainBuilder(
-            ask=ask, watch=lambda dialer, depth: _Watched(dialer, depth, self._begun, self._ended)
+            asking=Asking(ask), watch=lambda dialer, depth: _Watched(dialer, depth, self._begun, self._ended)
         )
         self._dialer = self.builder.build(way.chain)
 

@@ -1,16 +1,19 @@
-"""Owned tasks and backoff.
+"""Owned tasks, blocking calls, time limits and backoff.
 
 Rules:
 - No bare `create_task`: an owner (`Tasks`) names each task, keeps it, hears of its failure and ends it.
+- What blocks runs in a daemon thread (`in_thread`): asyncio's own executor is joined at exit.
 - Backoff is pure: it gives delays, the caller sleeps; randomness is injected.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Coroutine
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -46,6 +49,60 @@ class Tasks:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             self._running.difference_update(running)  # their callbacks come only in the loop's next turn
+
+
+async def in_thread(name: str, job: Callable[[], T]) -> T:
+    """`job()` in a thread that holds up neither a cancel nor the end of the process.
+
+    Raises what `job` raises, and RuntimeError where no thread is to be had.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def tell(act: Callable[[], None]) -> None:
+        if not answer.done():
+            act()
+
+    def work() -> None:
+        try:
+            result = job()
+        except Exception as error:
+            failure = error
+            act = lambda: answer.set_exception(failure)  # noqa: E731
+        else:
+            act = lambda: answer.set_result(result)  # noqa: E731
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, act)
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return await answer
+
+
+@contextlib.asynccontextmanager
+async def time_limit(seconds: float | None, clock: Callable[[], float]) -> AsyncIterator[None]:
+    """`asyncio.timeout` by a clock of one's own, which may stand still.  Raises TimeoutError."""
+    if seconds is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    end = clock() + seconds
+    timer: asyncio.TimerHandle | None = None
+    async with asyncio.timeout(None) as limit:
+
+        def look() -> None:
+            nonlocal timer
+            left = end - clock()
+            if left <= 0:
+                limit.reschedule(loop.time())
+            else:
+                timer = loop.call_later(max(left, 0.05), look)
+
+        timer = loop.call_later(seconds, look)
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
 
 
 class Backoff:

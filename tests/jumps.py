@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -71,6 +72,22 @@ async def scripted(
     finally:
         listener.close()
         await listener.wait_closed()
+
+
+class Person:
+    """Gives these answers, one after the other; each takes `slow` seconds."""
+
+    def __init__(self, *answers: str | None, slow: float = 0.0) -> None:
+        self._answers = list(answers)
+        self._slow = slow
+        self.asked: list[str] = []
+        self.echoed: list[bool] = []
+
+    async def __call__(self, prompt: str, *, echo: bool = False) -> str | None:
+        self.asked.append(prompt)
+        self.echoed.append(echo)
+        await asyncio.sleep(self._slow)
+        return self._answers.pop(0)
 
 
 def logins(server: Sshd) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 
 import pytest
 
-from gotunnel.tasks import Backoff, Tasks
+from gotunnel.tasks import Backoff, Tasks, in_thread, time_limit
 
 
 async def test_close_cancels_and_waits() -> None:
@@ -74,3 +75,26 @@ def test_backoff_doubles_to_its_bound_and_starts_anew() -> None:
     assert all(0.5 <= jittered.delay() <= 1.0 for _ in range(100))
     with pytest.raises(ValueError, match="first"):
         Backoff(2.0, 1.0)
+
+
+async def test_what_blocks_holds_up_neither_a_cancel_nor_the_loop() -> None:
+    assert await in_thread("sum", lambda: 1 + 1) == 2
+    with pytest.raises(ValueError, match="wrong"):
+        await in_thread("fail", lambda: int("wrong"))
+    gate = threading.Event()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await in_thread("wait", gate.wait)
+    gate.set()  # its answer comes to a future that nobody has
+
+
+async def test_a_time_limit_stands_still_with_its_clock() -> None:
+    loop = asyncio.get_running_loop()
+    stopped = loop.time()
+    async with time_limit(0.02, lambda: stopped):
+        await asyncio.sleep(0.2)
+    with pytest.raises(TimeoutError):
+        async with time_limit(0.02, loop.time):
+            await asyncio.Event().wait()
+    async with time_limit(None, loop.time):
+        await asyncio.sleep(0)

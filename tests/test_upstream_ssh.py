@@ -13,9 +13,10 @@ import pytest
 from gotunnel.address import HostPort
 from gotunnel.errors import Blame, DialError, StreamLost
 from gotunnel.upstream import ssh_link
+from gotunnel.upstream.asking import Asking
 from gotunnel.upstream.dialer import Stream
 from gotunnel.upstream.direct import DirectDialer
-from tests.jumps import callers, jumping, logins, plan_for, scripted
+from tests.jumps import Person, callers, jumping, logins, plan_for, scripted
 from tests.lab.keys import Agent, Key, new_key
 from tests.lab.proc import free_port
 from tests.lab.silent import Silent
@@ -196,20 +197,16 @@ async def test_an_encrypted_key_wants_an_agent_or_somebody_to_ask(
             plan = plan_for(server, key, known, identity_agent=str(agent.socket))
             async with jumping(plan) as jump:
                 (await jump.dial(target)).close()
-        asked: list[str] = []
-
-        def ask(prompt: str) -> str:
-            asked.append(prompt)
-            return "open sesame"
-
-        async with jumping(plan_for(server, key, known), ask=ask) as jump:
+        person = Person("open sesame")
+        async with jumping(plan_for(server, key, known), asking=Asking(person)) as jump:
             (await jump.dial(target)).close()
             server.kill()
             server.restart()
             await until(lambda: jump.links == 0)
             (await jump.dial(target)).close()
-        assert asked == [f"Passphrase for {key.private}: "]  # once, not in the middle of a run
-        async with jumping(plan_for(server, key, known), ask=lambda prompt: "wr0ng") as jump:
+        assert person.asked == [f"Passphrase for {key.private}: "]  # once, not in the middle of a run
+        person = Person("wr0ng", "wr0ng", "wr0ng")
+        async with jumping(plan_for(server, key, known), asking=Asking(person)) as jump:
             error = await refusal_of(jump, target)
             assert "wrong passphrase" in str(error)
             assert "wr0ng" not in str(error)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gotunnel.upstream import ssh_keys
+from gotunnel.upstream.asking import NOBODY, Asking
 from gotunnel.upstream.ssh_keys import Keys, gather
 from gotunnel.upstream.ssh_plan import SshPlan
+from gotunnel.upstream.ssh_prompts import Prompts
 from tests.conftest import need
+from tests.jumps import Person
 from tests.lab import proc
 from tests.lab.keys import Agent, Key, new_key
 from tests.lab.sshd import can_run_sshd
@@ -81,19 +84,46 @@ async def test_a_locked_key_is_the_agents_to_use(agent: Agent, tmp_path: Path) -
 async def test_a_locked_key_without_an_agent_is_asked_for(tmp_path: Path) -> None:
     need(can_run_sshd())
     locked = new_key(tmp_path / "locked", passphrase="open sesame")
-    assert offered(await gather(plan(locked.private), lambda prompt: "open sesame")) == [blob(locked)]
-    answers: dict[str, Callable[[str], str | None] | None] = {
-        "wants a passphrase and": None,
-        "wants a passphrase": lambda prompt: None,
-        "wrong passphrase": lambda prompt: "wr0ng",
-        ": wrong passphrase": lambda prompt: "",
-    }
-    for words, ask in answers.items():
-        keys = await gather(plan(locked.private), ask)
+    wanted = plan(locked.private, explicit_identities=True)
+    person = Person("wr0ng", "open sesame")
+    prompts = Prompts(wanted, Asking(person))
+    for _ in range(2):  # another connection: nobody is asked again
+        assert offered(await gather(wanted, prompts)) == [blob(locked)]
+        assert person.asked == [f"Passphrase for {locked.private}: "] * 2
+    for words, asking in {
+        "wants a passphrase and there is no terminal": NOBODY,
+        "wants a passphrase and nobody gave it": Asking(Person(None)),
+        "wants a passphrase and nobody gave": Asking(Person("")),
+        ": wrong passphrase": Asking(Person("wr0ng", "wr0ng", "wr0ng")),  # no fourth time
+    }.items():
+        keys = await gather(wanted, Prompts(wanted, asking))
         assert keys.pairs == []
         assert len(keys.unusable) == 1
         assert words in keys.unusable[0]
         assert "wr0ng" not in keys.unusable[0]
+
+
+async def test_a_locked_default_key_is_asked_for_only_when_all_others_were_refused(tmp_path: Path) -> None:
+    need(can_run_sshd())
+    locked, open_ = new_key(tmp_path / "locked", passphrase="open sesame"), new_key(tmp_path / "open")
+    person = Person("open sesame")
+    wanted = plan(locked.private, open_.private)
+    prompts = Prompts(wanted, Asking(person))
+    keys = await gather(wanted, prompts)
+    assert offered(keys) == [blob(open_)]
+    assert person.asked == []
+    assert [pair.public_data for pair in await keys.more(wanted, prompts)] == [base64.b64decode(blob(locked))]
+    assert await keys.more(wanted, prompts) == []
+
+
+async def test_batch_mode_and_methods_forbid(tmp_path: Path) -> None:
+    need(can_run_sshd())
+    locked = new_key(tmp_path / "locked", passphrase="open sesame")
+    for changes in ({"batch": True}, {"methods": ("password",)}):
+        wanted = plan(locked.private, explicit_identities=True, **changes)
+        person = Person("open sesame")
+        assert (await gather(wanted, Prompts(wanted, Asking(person)))).pairs == []
+        assert person.asked == []
 
 
 async def test_what_is_no_key_says_so(tmp_path: Path) -> None:

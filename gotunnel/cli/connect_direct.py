@@ -13,6 +13,7 @@ import contextlib
 import threading
 
 from gotunnel.address import HostPort
+from gotunnel.cli.ask import terminal
 from gotunnel.cli.connect import read_some, write_all
 from gotunnel.cli.console import Console
 from gotunnel.cli.options import load_ways, ssh_defaults
@@ -37,6 +38,7 @@ async def _run(args: argparse.Namespace, target: HostPort) -> int:
         loaded.config,
         ways,
         emit=Console(quiet=True),
+        ask=terminal(),
         adjust=lambda chain: ssh_defaults(args, chain),
     )
     try:

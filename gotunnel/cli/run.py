@@ -79,6 +79,7 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
     from gotunnel.assemble import build_engine
     from gotunnel.child.retry import Runner
     from gotunnel.child.signals import Signals
+    from gotunnel.cli.ask import terminal
     from gotunnel.cli.console import Console, tell
     from gotunnel.goenv import compose, first_source, git_proxy_command, own_command, read
     from gotunnel.observe.events import Event, EventLog, Exit, Ready
@@ -118,6 +119,7 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
             emit=emit,
             on_failure=runner.failed,
             tell=tell,
+            ask=terminal(),
             adjust=lambda chain: ssh_defaults(args, chain),
         )
         try:

@@ -6,6 +6,7 @@ Rules:
 - Only the hop's own faults open its breaker; a target that refuses is tried by another way, and if all ways
   say so, the target is to blame.
 - There is no way out but the listed ones: when none is usable the dial fails, it never goes direct.
+- While a person is asked for a login, no time limit runs.
 - A way out that has worked before is waited for (PATIENCE); one that never did is not.
 """
 
@@ -23,7 +24,8 @@ from gotunnel.observe.events import BreakerChange, Dial, Emit, Failover
 from gotunnel.pool.breaker import Breaker, State
 from gotunnel.pool.hedge import DialTimes, delay
 from gotunnel.pool.order import Candidate, order
-from gotunnel.tasks import Tasks
+from gotunnel.tasks import Tasks, time_limit
+from gotunnel.upstream.asking import NOBODY, Asking
 from gotunnel.upstream.dialer import Dialer, Stream
 
 PATIENCE = 8.0  # seconds that a dial waits for a way out that has worked before
@@ -42,8 +44,21 @@ class Upstream:
         self.times = DialTimes()
         self.put_last = 0
         self.has_worked = False
-        self.carried_at = 0.0  # when a dial last succeeded, by the pool's clock
+        self.carried_at = 0.0  # when bytes were last seen to come this way, by the pool's clock
+        self._opened: deque[tuple[Stream, int]] = deque(maxlen=16)  # recent, with the bytes read when opened
         self.last_error: DialError | None = None  # of the last dial, None after a success
+
+    def opened(self, stream: Stream) -> None:
+        """A dial has succeeded; what comes by `stream` is what shows life, since an sshd may accept a
+        channel and carry nothing."""
+        self._opened.append((stream, stream.received))
+
+    def look(self, now: float) -> None:
+        """Has any recent stream brought something since the last look?"""
+        for index, (stream, before) in enumerate(self._opened):
+            if stream.received > before:
+                self._opened[index] = (stream, stream.received)
+                self.carried_at = now
 
     @property
     def is_down(self) -> bool:
@@ -63,6 +78,7 @@ class Pool:
         strategy: str = "ordered",
         hedge: float | str | None = "auto",
         clock: Callable[[], float] = time.monotonic,
+        asking: Asking = NOBODY,
     ) -> None:
         if not upstreams:
             raise ValueError("a pool wants at least one way out")
@@ -71,6 +87,7 @@ class Pool:
         self._strategy = strategy
         self._hedge = hedge
         self._clock = clock
+        self._asking = asking
         self._turn = 0
         self._blamed = 0
         self._current: Upstream | None = None
@@ -155,7 +172,7 @@ class Pool:
         failures: list[tuple[str, DialError]] = []
         pending: list[Upstream] = []
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with time_limit(DEADLINE, self._asking.clock):
                 while True:
                     stream = await self._race(self._candidates(), target, failures, pending)
                     if stream is not None:
@@ -232,7 +249,8 @@ class Pool:
                     timeout=self._pause(tried[-1], len(running)) if queue else None,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-                go_on = True  # a hedge is due, or a candidate has failed
+                # a hedge is due, or a candidate has failed; who waits for a person makes no room for others
+                go_on = bool(done) or len(running) < 2 or not self._asking.busy
                 for task in done:
                     upstream = running.pop(task)
                     error = task.exception()
@@ -267,11 +285,14 @@ class Pool:
         """A probe's dial by one way out.  Its failure is a verdict; its success is none yet: see `settle`."""
         return await self._try(upstream, target, settle=False)
 
-    def settle(self, upstream: Upstream) -> None:
-        """A way out has carried something."""
+    def settle(self, upstream: Upstream, stream: Stream | None = None) -> None:
+        """A way out has opened `stream`, or (None) has carried something."""
         upstream.last_error = None
         upstream.has_worked = True
-        upstream.carried_at = self._clock()
+        if stream is None:
+            upstream.carried_at = self._clock()
+        else:
+            upstream.opened(stream)
         self._carried(upstream)
 
     async def _try(self, upstream: Upstream, target: HostPort, *, settle: bool = True) -> Stream:
@@ -293,7 +314,7 @@ class Pool:
             upstream.times.add(seconds)
         self._emit(Dial(upstream.name, str(target), seconds * 1000, True))
         if settle:
-            self.settle(upstream)
+            self.settle(upstream, stream)
         return stream
 
     def _won(self, winner: Upstream, tried: Sequence[Upstream], target: HostPort) -> None:

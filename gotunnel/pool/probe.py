@@ -4,7 +4,8 @@ Rules:
 - A TCP connect proves nothing: an sshd may accept channels and carry no byte.  So a probe is a request, and
   any byte that the target answers is health, whatever its status or certificate says.
 - Probed is who needs it: a way out whose breaker is open and has rested, and one that has carried nothing for
-  a whole interval.  One that works for the user right now needs no probe.
+  a whole interval.  One that works for the user right now, that is, whose streams bring bytes, needs no probe; that dials
+  succeed proves nothing either.
 - A probe's verdict goes where a dial's goes: `Pool.report`.
 """
 
@@ -21,6 +22,7 @@ from gotunnel.address import HostPort
 from gotunnel.errors import Blame, DialError, StreamLost
 from gotunnel.pool.breaker import State
 from gotunnel.pool.pool import Pool, Upstream
+from gotunnel.tasks import Tasks
 from gotunnel.upstream.dialer import Stream
 
 TICK = 1.0  # seconds between two looks at who needs a probe
@@ -40,6 +42,10 @@ class ProbeTarget:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r}: want an http or https URL")
+        try:
+            parts.hostname.encode("idna")
+        except UnicodeError:
+            raise ValueError(f"{url!r}: {parts.hostname!r} is no host name") from None
         tls = parts.scheme == "https"
         where = parts.netloc.rpartition("@")[2]
         return cls(HostPort.parse(where, 443 if tls else 80), tls, parts.path or "/")
@@ -65,16 +71,25 @@ class Prober:
         self._asked: dict[str, float] = {}
 
     async def run(self) -> None:
-        """For ever."""
-        while True:
-            await asyncio.sleep(min(TICK, self._every))
-            await asyncio.gather(*(self.once(upstream) for upstream in self.due()))
+        """For ever; one that takes long doesn't hold up the others' probes."""
+        tasks, running = Tasks("probe"), set[str]()
+        try:
+            while True:
+                await asyncio.sleep(min(TICK, self._every))
+                for upstream in self.due():
+                    if upstream.name not in running:
+                        running.add(upstream.name)
+                        probing = tasks.spawn(upstream.name, self.once(upstream))
+                        probing.add_done_callback(lambda _, name=upstream.name: running.discard(name))
+        finally:
+            await tasks.close()
 
     def due(self) -> list[Upstream]:
         """Who needs a probe now."""
         now = self._clock()
         due = []
         for upstream in self._pool.upstreams:
+            upstream.look(now)
             last = max(self._asked.get(upstream.name, self._started(now)), upstream.carried_at)
             resting = upstream.breaker.state is not State.CLOSED
             if upstream.breaker.usable(now) and (resting or now - last >= self._every):
@@ -100,6 +115,9 @@ class Prober:
             detail = f"{upstream.name}: a probe of {self._target.address}: {words}"
             self._pool.report(upstream, DialError(finding, detail, blame=Blame.HOP, hop=upstream.name))
             return False
+        except BaseException:
+            upstream.breaker.no_verdict()
+            raise
         finally:
             stream.abort()
         self._pool.settle(upstream)

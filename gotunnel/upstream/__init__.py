@@ -9,5 +9,6 @@ socks       SOCKS4, 4a, 5, 5h                  ssh       jump hosts, by asyncssh
   ssh_keys    which keys are offered, in order                host_keys   known_hosts
   ssh_login   reach, shake hands, log in                      ssh_link    one connection and its ssh_watch
   ssh_errors  what the server said -> finding and blame       ssh_channel  asyncssh's channel, mended
+  ssh_prompts what a person may be asked                      asking      who is asked, and waited for
   ssh_algorithms  lists of ssh_config, cut to what is known   masking      CHAINs as they may be shown
 """

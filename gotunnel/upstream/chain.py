@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gotunnel.errors import ConfigError, DialError
+from gotunnel.upstream.asking import NOBODY, Asking
 from gotunnel.upstream.command import CommandDialer
 from gotunnel.upstream.connect import ConnectDialer
 from gotunnel.upstream.dialer import Dialer
@@ -36,11 +37,11 @@ class ChainBuilder:
     def __init__(
         self,
         *,
-        ask: Callable[[str], str | None] | None = None,
+        asking: Asking = NOBODY,
         on_lost: Callable[[tuple[HopSpec, ...], DialError], None] | None = None,
         watch: Callable[[Dialer, int], Dialer] = lambda dialer, count: dialer,
     ) -> None:
-        self._ask = ask
+        self._asking = asking
         self._watch = watch
         self._on_lost = on_lost
         self._hops: dict[tuple[HopSpec, ...], Dialer] = {}
@@ -87,7 +88,7 @@ class ChainBuilder:
                     before,
                     plans[hop],
                     label=label,
-                    ask=self._ask,
+                    asking=self._asking,
                     on_lost=None if told is None else lambda error: told(key, error),
                 )
             case ConnectHop():

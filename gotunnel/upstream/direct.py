@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import errno
 import socket
-import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -22,6 +21,7 @@ import aiohappyeyeballs
 
 from gotunnel.address import HostPort, one_line
 from gotunnel.errors import Blame, DialError
+from gotunnel.tasks import in_thread
 from gotunnel.upstream.dialer import Stream
 
 AddrInfo = tuple[Any, Any, int, str, tuple[Any, ...]]
@@ -137,34 +137,21 @@ async def resolve(target: HostPort) -> list[AddrInfo]:
         return socket.getaddrinfo(
             target.host, target.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
         )
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[AddrInfo]] = loop.create_future()
 
-    def tell(result: list[AddrInfo] | None, error: Exception | None) -> None:
-        if answer.done():
-            return
-        if error is not None:
-            answer.set_exception(error)
-        else:
-            answer.set_result(result or [])
-
-    def look_up() -> None:
-        result: list[AddrInfo] | None = None
-        failure: Exception | None = None
+    def look_up() -> list[AddrInfo]:
         try:
-            result = list(socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM))
+            return list(socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM))
+        except OSError:
+            raise
         except Exception as error:  # an impossible name is a UnicodeError or ValueError
-            failure = error if isinstance(error, OSError) else socket.gaierror(socket.EAI_NONAME, str(error))
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
-            loop.call_soon_threadsafe(tell, result, failure)
+            raise socket.gaierror(socket.EAI_NONAME, str(error)) from error
 
-    try:
-        threading.Thread(target=look_up, name=f"resolve {target.host}", daemon=True).start()
-    except RuntimeError as error:  # no thread to be had
-        raise socket.gaierror(socket.EAI_AGAIN, str(error)) from error
+    loop = asyncio.get_running_loop()
     started = loop.time()
     try:
-        return await answer
+        return await in_thread(f"resolve {target.host}", look_up)
+    except RuntimeError as error:  # no thread to be had
+        raise socket.gaierror(socket.EAI_AGAIN, str(error)) from error
     finally:
         if (told := LOOKUPS.get()) is not None:
             told(target.host, loop.time() - started)

@@ -8,6 +8,7 @@ Rules:
 - A key of another type than the known ones is a changed key, as in OpenSSH: else whoever sits between could
   offer a type that we don't know.
 - `accept-new` appends the key in one write; `no` is the only mode that accepts a changed key.
+- `ask` is `yes` here: whoever may ask a person does so afterwards (`may_be_asked`, `accept`).
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ class HostKeyCheck:
 
     name: str
     port: int
-    mode: str  # yes, accept-new, no
+    mode: str  # yes, ask, accept-new, no
     files: Sequence[str] = ()
     text: str = ""
+    accepted: str = ""  # the fingerprint that a person has said yes to
     offered: asyncssh.SSHKey | None = field(default=None, init=False)
     known: list[asyncssh.SSHKey] = field(default_factory=list, init=False)
     elsewhere: list[asyncssh.SSHKey] = field(default_factory=list, init=False)  # known for port 22
@@ -91,12 +93,33 @@ class HostKeyCheck:
     def judge(self, key: asyncssh.SSHKey) -> bool:
         """Is a key that no file vouches for accepted all the same?"""
         self.offered = key
-        if self.mode == "no":
+        if self.mode == "no" or (not self.known and key.get_fingerprint() == self.accepted):
             return True
         if self.mode == "accept-new" and not self.known:
             self._remember(key)
             return True
         return False
+
+    @property
+    def may_be_asked(self) -> bool:
+        """Was a key refused that a person may decide on: one that is merely new?"""
+        return self.mode == "ask" and self.offered is not None and not self.known and not self.text
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the key that the server showed; "" before it has."""
+        return "" if self.offered is None else self.offered.get_fingerprint()
+
+    @property
+    def kind(self) -> str:
+        """Of the key that the server showed, as ssh names it: ED25519."""
+        return "" if self.offered is None else _kind(self.offered)
+
+    def accept(self) -> None:
+        """A person has said yes to the key that was refused: it is kept."""
+        assert self.offered is not None
+        self.accepted = self.fingerprint
+        self._remember(self.offered)
 
     @property
     def entry(self) -> str:

@@ -14,17 +14,15 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import contextlib
 import importlib.util
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from gotunnel.address import one_line
 from gotunnel.errors import Blame, DialError
+from gotunnel.tasks import in_thread
 from gotunnel.wire.http1 import Reply, basic
 from gotunnel.wire.proxy_auth import Challenge, DigestNonce, challenges, strongest_digest, token_of
 
@@ -195,7 +193,7 @@ class Login:
 
     async def _in_thread(self, job: Callable[[], T]) -> T:
         try:
-            return await _in_daemon_thread(job, f"login {self._kept.label}")
+            return await in_thread(f"login {self._kept.label}", job)
         except ImportError as error:
             raise self._error(f"{_NAMES[self._scheme]} needs pyspnego: {_EXTRA}") from error
         except Exception as error:  # what a strange token makes of it is anybody's guess
@@ -222,27 +220,3 @@ class Login:
             hop=label,
             retry_after=retry_after,
         )
-
-
-async def _in_daemon_thread(job: Callable[[], T], name: str) -> T:
-    """`job` in a thread that holds up neither a cancel nor the end of the process."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
-
-    def tell(act: Callable[[], None]) -> None:
-        if not answer.done():
-            act()
-
-    def work() -> None:
-        try:
-            result = job()
-        except Exception as error:
-            failure = error
-            act = lambda: answer.set_exception(failure)  # noqa: E731
-        else:
-            act = lambda: answer.set_result(result)  # noqa: E731
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
-            loop.call_soon_threadsafe(tell, act)
-
-    threading.Thread(target=work, name=name, daemon=True).start()
-    return await answer

@@ -6,27 +6,29 @@ Rules:
   ones (sshd_config(5) PerSourcePenalties).
 - A refused key, an unknown or changed host key is final for some time (`retry_after`): asked again sooner,
   the same error is given without touching the network.
+- Nobody is asked in the background (`ssh_prompts`).  Where a password or a second factor was typed there is
+  one link, and when it is lost the way out is: no other login is even tried.
 - One link at rest; one more, in the background, when each has STREAMS_PER_LINK streams, since one TCP
   connection's window is shared by all its streams; those that idle are closed.  Where a person had to log in
-  (a passphrase, a touch) there is one link, and nobody is asked in the background.
+  (a passphrase, a touch) there is one link.
 - One link's end is the hop's end only if no other is left.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections.abc import Callable
 
 from gotunnel.address import HostPort, one_line
 from gotunnel.errors import Blame, DialError
 from gotunnel.tasks import Tasks
+from gotunnel.upstream.asking import NOBODY, Asking
 from gotunnel.upstream.dialer import Dialer, Stream
-from gotunnel.upstream.ssh_keys import Ask
 from gotunnel.upstream.ssh_link import CHANNEL_TIMEOUT, SshLink, was_cancelled
-from gotunnel.upstream.ssh_login import HANDSHAKE_TIMEOUT, log_in
+from gotunnel.upstream.ssh_login import HANDSHAKE_TIMEOUT, REFUSED_WAIT, log_in
 from gotunnel.upstream.ssh_plan import SshPlan
+from gotunnel.upstream.ssh_prompts import Prompts
 
 MOST_LINKS = 8  # with connections=auto
 STREAMS_PER_LINK = 4
@@ -39,7 +41,7 @@ _log = logging.getLogger("gotunnel.ssh")
 class SshDialer:
     """Dials through one jump host, which is itself reached by `before`.
 
-    `ask` is called for a passphrase, once for each key; `on_lost` when the last link breaks.
+    `asking` is who may be asked; `on_lost` is called when the last link breaks.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class SshDialer:
         plan: SshPlan,
         *,
         label: str,
-        ask: Ask | None = None,
+        asking: Asking = NOBODY,
         on_lost: Callable[[DialError], None] | None = None,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
         channel_timeout: float = CHANNEL_TIMEOUT,
@@ -56,7 +58,8 @@ class SshDialer:
         self._before = before
         self._plan = plan
         self._label = label
-        self._ask = None if ask is None else functools.cache(ask)
+        self._prompts = Prompts(plan, asking)
+        self._typed = False  # a person typed what is not kept
         self._on_lost = on_lost
         self._handshake_timeout = handshake_timeout
         self._channel_timeout = channel_timeout
@@ -108,6 +111,8 @@ class SshDialer:
             return min(self._links, key=lambda link: link.load)
         if self._closed:
             raise self._closing()
+        if self._typed and self._opening is None:
+            raise self._wants_person()
         loop = asyncio.get_running_loop()
         if self._refused is not None and loop.time() < self._refused[0]:
             raise self._refused[1].with_traceback(None)
@@ -129,11 +134,13 @@ class SshDialer:
             self._plan,
             self._before,
             label=self._label,
-            ask=self._ask,
+            prompts=self._prompts,
             lost=self._lost,
             timeout=self._handshake_timeout,
         )
-        if done.touched and not self._plan.connections:
+        self._prompts.finished = True
+        self._typed = done.typed
+        if done.typed or (done.touched and not self._plan.connections):
             self._most = 1
         return SshLink(
             done.connection,
@@ -187,6 +194,16 @@ class SshDialer:
         _log.debug("lost: %s", error.detail)
         if not self._links and not self._closed and self._on_lost is not None:
             self._on_lost(error)
+
+    def _wants_person(self) -> DialError:
+        return DialError(
+            "ssh.auth-failed",
+            f"{self._label}: the connection was lost, and a new one would want a person to log in again: "
+            "start the run again",
+            blame=Blame.CREDENTIALS,
+            hop=self._label,
+            retry_after=REFUSED_WAIT,
+        )
 
     def _closing(self) -> DialError:
         return DialError(

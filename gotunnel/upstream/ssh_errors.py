@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gotunnel.address import HostPort, one_line
 from gotunnel.errors import Blame, DialError, StreamLost
 from gotunnel.upstream.direct import translate
@@ -56,8 +58,13 @@ def handshake_error(
     unusable: list[str],
     timeout: float,
     refused_wait: float,
+    offers: Sequence[str] = (),
+    typed: bool = False,
 ) -> DialError:
-    """Why a connection to a jump host could not be opened."""
+    """Why a connection to a jump host could not be opened.
+
+    `offers`: the methods of logging in that the server would have taken; `typed`: a person answered, in vain.
+    """
     import asyncssh
 
     if isinstance(error, TimeoutError):
@@ -77,7 +84,7 @@ def handshake_error(
             finding, f"{label}: {words}", blame=Blame.CREDENTIALS, hop=label, retry_after=refused_wait
         )
     if isinstance(error, asyncssh.PermissionDenied):
-        return _denied(label, plan, unusable, refused_wait)
+        return _denied(label, plan, unusable, refused_wait, offers, typed)
     if isinstance(error, asyncssh.KeyImportError | asyncssh.KeyEncryptionError):
         return DialError(
             "ssh.key-unusable",
@@ -93,19 +100,30 @@ def handshake_error(
     if isinstance(error, StreamLost):
         return DialError("hop.closed", f"{label}: {words}", blame=Blame.HOP, hop=label)
     if isinstance(error, asyncssh.DisconnectError) and "too many authentication" in words.lower():
-        return _denied(label, plan, [*unusable, "too many keys were offered; name one with -i"], refused_wait)
+        why = [] if typed else [*unusable, "too many keys were offered; name one with -i"]
+        return _denied(label, plan, why, refused_wait, offers, typed)
     if isinstance(error, asyncssh.ConnectionLost):
         words = f"closed the connection during the SSH handshake ({words})"
         return DialError("hop.closed", f"{label}: {words}", blame=Blame.HOP, hop=label)
     return DialError("ssh.handshake", f"{label}: {words}", blame=Blame.HOP, hop=label)
 
 
-def _denied(label: str, plan: SshPlan, unusable: list[str], refused_wait: float) -> DialError:
-    if unusable:
+def _denied(
+    label: str,
+    plan: SshPlan,
+    unusable: list[str],
+    refused_wait: float,
+    offers: Sequence[str],
+    typed: bool,
+) -> DialError:
+    if unusable and not typed:
         finding, words = "ssh.key-unusable", "; ".join(unusable)
     else:
         finding = "ssh.auth-failed"
-        words = f"the server accepts none of our keys for user {plan.user}; try: ssh -v {label}"
+        what = "neither our keys nor what was typed" if typed else "none of our keys"
+        others = [method for method in offers if method != "publickey"]
+        offer = f" (it offers: {', '.join(others)})" if others else ""
+        words = f"the server accepts {what} for user {plan.user}{offer}; try: ssh -v {label}"
     return DialError(
         finding, f"{label}: {words}", blame=Blame.CREDENTIALS, hop=label, retry_after=refused_wait
     )

@@ -4,25 +4,24 @@ Rules:
 - Order: identities that were named, then the agent's, then the default files; with IdentitiesOnly the agent
   gives only what is named.  Each offer costs one of the server's MaxAuthTries.
 - An agent that doesn't answer (a forwarded one whose connection died) is passed over after AGENT_TIMEOUT.
-- An encrypted key is used by the agent if it holds it; otherwise `ask` is called for its passphrase, once;
-  where nobody can be asked the key is unusable and remembered as the reason.
+- An encrypted key is used by the agent if it holds it; otherwise somebody is asked for its passphrase, once:
+  at once for one that was named, for a default file only after all other keys were refused (`more`).  Where
+  nobody can be asked the key is unusable and remembered as the reason.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gotunnel.address import one_line
 from gotunnel.upstream.ssh_plan import SshPlan
+from gotunnel.upstream.ssh_prompts import Prompts
 
 if TYPE_CHECKING:
     import asyncssh
-
-Ask = Callable[[str], str | None]
 
 AGENT_TIMEOUT = 3.0
 
@@ -34,7 +33,16 @@ class Keys:
     pairs: list[Any] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
     agent: asyncssh.SSHAgentClient | None = None
-    asked: bool = False  # somebody was asked for a passphrase
+    locked: list[str] = field(default_factory=list)  # encrypted files that nobody was asked for yet
+    asked: bool = False  # somebody typed a passphrase, now or for an earlier connection
+
+    async def more(self, plan: SshPlan, prompts: Prompts) -> list[Any]:
+        """The pairs of the next encrypted file that can be unlocked; [] if there is none."""
+        while self.locked:
+            if pairs := await _unlock(self.locked.pop(0), plan, self, prompts):
+                self.pairs += pairs
+                return pairs
+        return []
 
     def close(self) -> None:
         """Let go of the agent."""
@@ -42,21 +50,37 @@ class Keys:
             self.agent.close()
 
 
-async def gather(plan: SshPlan, ask: Ask | None = None) -> Keys:
+async def gather(plan: SshPlan, prompts: Prompts | None = None) -> Keys:
     """The keys for one handshake; never raises for a key that can't be used."""
+    keys = Keys()
+    try:
+        if "publickey" in plan.methods:
+            await _gather(plan, prompts or Prompts(plan), keys)
+    except BaseException:  # cancelled while somebody was asked
+        keys.close()
+        raise
+    return keys
+
+
+async def _gather(plan: SshPlan, prompts: Prompts, keys: Keys) -> None:
     import asyncssh
 
-    keys = Keys()
     if plan.key_text:
         try:
             keys.pairs += asyncssh.load_keypairs([asyncssh.import_private_key(plan.key_text)])
         except ValueError as error:  # KeyImportError and KeyEncryptionError are
             keys.unusable.append(f"GOTUNNEL_SSH_KEY: {one_line(str(error), 100)}")
-        return keys
+        return
     agent_pairs = await _agent(plan, keys)
     from_files: list[Any] = []
     for path in plan.identities:
-        from_files += _file(path, plan, keys, agent_pairs, ask)
+        pairs = _file(path, plan, keys, agent_pairs)
+        if pairs is not None:
+            from_files += pairs
+        elif plan.explicit_identities:
+            from_files += await _unlock(path, plan, keys, prompts)
+        else:
+            keys.locked.append(path)
     if plan.identities_only or plan.explicit_identities:
         held = {pair.public_data for pair in agent_pairs}
         named = {_public(path) for path in plan.identities}
@@ -65,7 +89,6 @@ async def gather(plan: SshPlan, ask: Ask | None = None) -> Keys:
         keys.pairs += first + [p for p in from_files if p.public_data not in held] + rest
     else:
         keys.pairs += agent_pairs + from_files
-    return keys
 
 
 async def _agent(plan: SshPlan, keys: Keys) -> list[Any]:
@@ -81,7 +104,8 @@ async def _agent(plan: SshPlan, keys: Keys) -> list[Any]:
         return []  # an agent that isn't there is no error, as in ssh
 
 
-def _file(path: str, plan: SshPlan, keys: Keys, held: list[Any], ask: Ask | None) -> list[Any]:
+def _file(path: str, plan: SshPlan, keys: Keys, held: list[Any]) -> list[Any] | None:
+    """The pairs of an identity, [] for none, None where it wants a passphrase."""
     import asyncssh
 
     if path.endswith(".pub"):
@@ -101,18 +125,24 @@ def _file(path: str, plan: SshPlan, keys: Keys, held: list[Any], ask: Ask | None
     except (OSError, ValueError) as error:
         keys.unusable.append(f"{path}: {getattr(error, 'strerror', None) or one_line(str(error), 100)}")
         return []
-    passphrase = ask(f"Passphrase for {path}: ") if ask is not None else None
-    keys.asked = keys.asked or passphrase is not None
-    if passphrase is None:
-        keys.unusable.append(
-            f"{path}: wants a passphrase and there is no terminal to ask on; unlock it with: ssh-add {path}"
-        )
-        return []
+    return None
+
+
+async def _unlock(path: str, plan: SshPlan, keys: Keys, prompts: Prompts) -> list[Any]:
     try:
-        return _load(path, passphrase, plan)
+        pairs = await prompts.passphrase(path, lambda typed: _load(path, typed, plan))
     except ValueError:
         keys.unusable.append(f"{path}: wrong passphrase")
         return []
+    except OSError as error:  # it went meanwhile
+        keys.unusable.append(f"{path}: {error.strerror}")
+        return []
+    if pairs is None:
+        why = "nobody gave it" if prompts.asking.possible else "there is no terminal to ask on"
+        keys.unusable.append(f"{path}: wants a passphrase and {why}; unlock it with: ssh-add {path}")
+        return []
+    keys.asked = True
+    return pairs
 
 
 def _load(path: str, passphrase: str | None, plan: SshPlan) -> list[Any]:

@@ -5,17 +5,21 @@ Rules:
   bounds; only then the handshake's time starts.  So a hop that stalls is blamed itself, not the next one.
 - ssh_config is read by `ssh_config`, keys by `ssh_keys`, host keys by `host_keys`; asyncssh gets plain
   values and reads no file of its own.
+- A person is asked (`ssh_prompts`) for what nothing else gives: a locked key before the host is reached, a
+  password or second factor after the keys, in ssh_config's order.  For a new host key the connection is given
+  up first, and made again after a yes.  The handshake's time stands still meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from gotunnel.address import HostPort
 from gotunnel.errors import Blame, DialError, StreamLost
+from gotunnel.tasks import time_limit
 from gotunnel.upstream.connect import dial_hop
 from gotunnel.upstream.dialer import Dialer, Stream
 from gotunnel.upstream.host_keys import HostKeyCheck
@@ -23,8 +27,9 @@ from gotunnel.upstream.ssh_algorithms import usable
 from gotunnel.upstream.ssh_errors import handshake_error
 from gotunnel.upstream.ssh_feed import Feed
 from gotunnel.upstream.ssh_import import load_asyncssh
-from gotunnel.upstream.ssh_keys import Ask, Keys, gather
-from gotunnel.upstream.ssh_plan import SshPlan
+from gotunnel.upstream.ssh_keys import Keys, gather
+from gotunnel.upstream.ssh_plan import METHODS, SshPlan
+from gotunnel.upstream.ssh_prompts import TRIES, Prompts
 
 if TYPE_CHECKING:
     import asyncssh
@@ -43,16 +48,21 @@ CIPHERS = [
     "aes256-ctr",
 ]
 
+T = TypeVar("T")
 Lost = Callable[[object, Exception | None], None]
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn:
-    """A connection ready for channels; `touched`: a person had to do something for it."""
+    """A connection ready for channels.
+
+    `touched`: a person had to do something for it; `typed`: what must be done anew for each connection.
+    """
 
     connection: asyncssh.SSHClientConnection
     feed: Feed
     touched: bool
+    typed: bool
 
 
 async def log_in(
@@ -60,12 +70,14 @@ async def log_in(
     before: Dialer,
     *,
     label: str,
-    ask: Ask | None,
+    prompts: Prompts,
     lost: Lost,
     timeout: float = HANDSHAKE_TIMEOUT,
 ) -> LoggedIn:
     """Raises DialError.  `lost` is called with the connection when it ends, however it does."""
     load_asyncssh()
+    import asyncssh
+
     address = HostPort(plan.hostname, plan.port)
     check = HostKeyCheck(
         plan.host_key_name,
@@ -74,29 +86,65 @@ async def log_in(
         plan.known_hosts_files,
         plan.known_hosts_text,
     )
-    keys = await gather(plan, ask)
+    check.accepted = prompts.accepted
+    keys = await gather(plan, prompts)
+    login = Login(plan, prompts, keys)
     try:
-        stream = await _reach(plan, before, address, label)
         try:
-            async with asyncio.timeout(timeout):
-                return await _shake_hands(plan, stream, check, keys, lost)
-        except BaseException:
-            stream.abort()
-            raise
+            return await _connect(plan, before, address, label, check, login, lost, timeout)
+        except asyncssh.HostKeyNotVerifiable:
+            if not await prompts.trust(check):
+                raise
+        return await _connect(plan, before, address, label, check, login, lost, timeout)
     except DialError:
         raise
     except Exception as error:
+        cause: Exception = error
+        refused = isinstance(error, asyncssh.DisconnectError)
+        if login.open:  # the server's patience is over (LoginGraceTime)
+            cause = asyncssh.PermissionDenied("nobody answered in time")
+            prompts.finished = True
+        elif refused and not isinstance(error, asyncssh.ConnectionLost):
+            prompts.finished = True
         raise handshake_error(
-            error, label, address, plan, check, keys.unusable, timeout, REFUSED_WAIT
+            cause,
+            label,
+            address,
+            plan,
+            check,
+            keys.unusable,
+            timeout,
+            REFUSED_WAIT,
+            offers=login.offers,
+            typed=login.typed,
         ) from error
     finally:
         keys.close()
 
 
-async def _reach(plan: SshPlan, before: Dialer, address: HostPort, label: str) -> Stream:
+async def _connect(
+    plan: SshPlan,
+    before: Dialer,
+    address: HostPort,
+    label: str,
+    check: HostKeyCheck,
+    login: Login,
+    lost: Lost,
+    timeout: float,
+) -> LoggedIn:
+    stream = await _reach(plan, before, address, label, login.prompts)
+    try:
+        async with time_limit(timeout, login.prompts.asking.clock):
+            return await _shake_hands(plan, stream, check, login, lost)
+    except BaseException:
+        stream.abort()
+        raise
+
+
+async def _reach(plan: SshPlan, before: Dialer, address: HostPort, label: str, prompts: Prompts) -> Stream:
     """A stream to the host, in the time that ssh_config's ConnectTimeout allows."""
     try:
-        async with asyncio.timeout(plan.connect_timeout):
+        async with time_limit(plan.connect_timeout, prompts.asking.clock):
             return await dial_hop(before, address, label)
     except TimeoutError:
         words = f"{label}: {address}: no answer in {plan.connect_timeout:.0f} s (ConnectTimeout)"
@@ -104,7 +152,7 @@ async def _reach(plan: SshPlan, before: Dialer, address: HostPort, label: str) -
 
 
 async def _shake_hands(
-    plan: SshPlan, stream: Stream, check: HostKeyCheck, keys: Keys, lost: Lost
+    plan: SshPlan, stream: Stream, check: HostKeyCheck, login: Login, lost: Lost
 ) -> LoggedIn:
     import asyncssh
     from asyncssh.encryption import get_encryption_algs
@@ -112,7 +160,8 @@ async def _shake_hands(
     from asyncssh.mac import get_mac_algs
 
     found = check.lookup()
-    client = _client_class()(check, lost)
+    keys = login.keys
+    client = _client_class()(check, login, lost)
     reached = _Reached(stream)
     connection = await asyncssh.connect(
         plan.hostname,
@@ -122,6 +171,7 @@ async def _shake_hands(
         client_factory=lambda: client,
         username=plan.user,
         client_keys=keys.pairs or None,
+        preferred_auth=list(dict.fromkeys([*plan.methods, *METHODS])),  # `login` refuses what isn't ours
         agent_path=None,
         known_hosts=lambda host, addr, port: found,
         host_key_alias=plan.host_key_name,
@@ -138,8 +188,66 @@ async def _shake_hands(
         x509_trusted_cert_paths=[],
     )
     assert reached.feed is not None
-    touched = keys.asked or any(pair.algorithm.startswith(b"sk-") for pair in keys.pairs)
-    return LoggedIn(connection, reached.feed, touched)
+    touched = keys.asked or login.typed or any(pair.algorithm.startswith(b"sk-") for pair in keys.pairs)
+    return LoggedIn(connection, reached.feed, touched, login.typed)
+
+
+class Login:
+    """The methods of one login, as the server asks for them; None to it means: the next one, please."""
+
+    def __init__(self, plan: SshPlan, prompts: Prompts, keys: Keys) -> None:
+        self.prompts = prompts
+        self.keys = keys
+        self.offers: list[str] = []  # the methods that the server would take, in the order met
+        self.typed = False  # a person has answered
+        self.open = False  # a question is
+        self._plan = plan
+        self._left = dict.fromkeys(METHODS, TRIES)
+        self._notes: list[str] = []  # of the server, to be shown with its next question
+
+    async def more_keys(self) -> list[Any] | None:
+        """What was locked."""
+        self._offered("publickey")
+        self.open = True
+        pairs = await self.keys.more(self._plan, self.prompts)
+        self.open = False
+        return pairs or None
+
+    async def password(self) -> str | None:
+        """Typed by a person."""
+        return await self._answer(self.prompts.password()) if self._try("password") else None
+
+    def may_challenge(self) -> bool:
+        """Is keyboard-interactive to be tried (again)?"""
+        return self._try("keyboard-interactive")
+
+    async def answers(
+        self, name: str, instructions: str, prompts: Sequence[tuple[str, bool]]
+    ) -> list[str] | None:
+        """To one challenge of several in a round."""
+        self._notes += [name, instructions]
+        if not prompts:
+            return []
+        notes, self._notes = self._notes, []
+        return await self._answer(self.prompts.challenge(notes, prompts))
+
+    async def _answer(self, question: Coroutine[Any, Any, T | None]) -> T | None:
+        self.open = True
+        answer = await question  # a connection that is lost meanwhile cancels it, and leaves it open
+        self.open = False
+        self.typed = self.typed or answer is not None
+        return answer
+
+    def _try(self, method: str) -> bool:
+        self._offered(method)
+        if self.prompts.finished or method not in self._plan.methods or not self._left[method]:
+            return False
+        self._left[method] -= 1
+        return True
+
+    def _offered(self, method: str) -> None:
+        if method not in self.offers:
+            self.offers.append(method)
 
 
 class _Reached:
@@ -160,13 +268,14 @@ class _Reached:
         return self._stream, protocol
 
 
-def _client_class() -> Callable[[HostKeyCheck, Lost], asyncssh.SSHClient]:
+def _client_class() -> Callable[[HostKeyCheck, Login, Lost], asyncssh.SSHClient]:
     """The callbacks of one connection; a function, since asyncssh is imported only when needed."""
     import asyncssh
 
     class Client(asyncssh.SSHClient):
-        def __init__(self, check: HostKeyCheck, lost: Lost) -> None:
+        def __init__(self, check: HostKeyCheck, login: Login, lost: Lost) -> None:
             self._check = check
+            self._login = login
             self._lost = lost
             self._connection: object = None
 
@@ -178,5 +287,19 @@ def _client_class() -> Callable[[HostKeyCheck, Lost], asyncssh.SSHClient]:
 
         def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
             return self._check.judge(key)
+
+        async def public_key_auth_requested(self) -> Any:
+            return await self._login.more_keys()
+
+        async def password_auth_requested(self) -> str | None:
+            return await self._login.password()
+
+        def kbdint_auth_requested(self) -> str | None:
+            return "" if self._login.may_challenge() else None
+
+        async def kbdint_challenge_received(
+            self, name: str, instructions: str, lang: str, prompts: Sequence[tuple[str, bool]]
+        ) -> list[str] | None:
+            return await self._login.answers(name, instructions, prompts)
 
     return Client

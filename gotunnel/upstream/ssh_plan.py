@@ -2,6 +2,7 @@
 
 Rules:
 - What was typed (URL query, -i, --known-hosts) comes before ssh_config, as in ssh.
+- BatchMode forbids every question; what may be asked on a terminal is `methods` and `host_key_mode` "ask".
 - An identity that was typed must be readable: a ConfigError at the start, not a refusal later.
 """
 
@@ -14,7 +15,7 @@ from gotunnel.errors import ConfigError
 from gotunnel.upstream.spec import SshHop
 from gotunnel.upstream.ssh_config import SshSettings, resolve
 
-_CHECKING = {"yes": "yes", "ask": "yes", "accept-new": "accept-new", "no": "no", "off": "no"}
+METHODS = ("publickey", "keyboard-interactive", "password")  # ssh's order, of what we can do
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,9 @@ class SshPlan:
     known_hosts_text: str = field(default="", repr=False)
     host_key_name: str = ""  # what known_hosts is asked for, and for which port
     host_key_port: int = 22
-    host_key_mode: str = "yes"
+    host_key_mode: str = "yes"  # yes, ask, accept-new, no
+    methods: tuple[str, ...] = METHODS  # of logging in, in order
+    batch: bool = False
     ciphers: str = ""
     macs: str = ""
     kex: str = ""
@@ -81,7 +84,9 @@ def plan(hop: SshHop) -> SshPlan:
         known_hosts_text=hop.known_hosts_text,
         host_key_name=settings.host_key_alias or settings.hostname,
         host_key_port=22 if settings.host_key_alias else settings.port,
-        host_key_mode=hop.host_key_checking or _CHECKING.get(settings.strict_host_key_checking, "yes"),
+        host_key_mode=hop.host_key_checking or settings.strict_host_key_checking,
+        methods=_methods(settings),
+        batch=settings.batch_mode,
         ciphers=settings.ciphers or "",
         macs=settings.macs or "",
         kex=settings.kex_algorithms or "",
@@ -93,6 +98,17 @@ def plan(hop: SshHop) -> SshPlan:
         proxy_command=settings.proxy_command or "",
         jumps=_jumps(settings, hop),
     )
+
+
+def _methods(settings: SshSettings) -> tuple[str, ...]:
+    """What may be tried, in order."""
+    wanted = (settings.preferred_authentications or ",".join(METHODS)).split(",")
+    allowed = {
+        "publickey": settings.pubkey_authentication,
+        "keyboard-interactive": settings.kbd_interactive and not settings.batch_mode,
+        "password": settings.password_authentication and not settings.batch_mode,
+    }
+    return tuple(method for method in dict.fromkeys(wanted) if allowed.get(method, False))
 
 
 def _jumps(settings: SshSettings, hop: SshHop) -> tuple[SshHop, ...]:

@@ -1,4 +1,4 @@
-"""A real dante (danted): SOCKS 4, 4a and 5 on one port, open to all, which microsocks is not."""
+"""A real dante (danted): SOCKS 4 (not 4a's names) and 5 on one port, open to all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.lab.proxies import SocksProxy
 
 
 class Dante(SocksProxy):
-    """A danted without logins; it resolves at its end, and reaches what its own `address` can reach."""
+    """A danted without logins; it reaches what its own `address` can reach."""
 
     program = "danted"
 

@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -91,7 +92,9 @@ class Origin(proc.PythonService):
         proc.wait_until(f"{count} requests for {pattern}", lambda: len(self.begun(pattern)) >= count, timeout)
 
     def clear_log(self) -> None:
-        """Forget the requests so far."""
+        """Forget the requests so far, those included that are just ending."""
+        with contextlib.suppress(proc.LabError):
+            proc.wait_until("no request under way", lambda: len(self.begun()) <= len(self.requests()), 3.0)
         if self._access.exists():
             with self._access.open("r+") as log:
                 log.truncate(0)
