@@ -110,12 +110,19 @@ def build_engine(
     asking = Asking(ask)
     builder = ChainBuilder(asking=asking, on_lost=lost)
     built: dict[str, Upstream] = {}
+    ignored: set[tuple[str, str]] = set()
     named = {route.to for route in ways.routes}
     others = [u for u in ways.others if named & {u.name, *u.tags}]  # what is not used can't be wrong
     for wanted in (*ways.pool, *others):
         chain = adjust(chain_of(wanted, ways))
         built[wanted.name] = Upstream(wanted.name, builder.build(chain), wanted.tags)
         uses[wanted.name] = builder.prefixes(chain)
+        ignored |= builder.ignored(chain)
+
+    for host in sorted({host for host, _ in ignored}):
+        options = ", ".join(sorted(option for where, option in ignored if where == host))
+        if tell is not None:
+            tell(f"ssh_config of {host}: not honoured here: {options}")
 
     def pool_of(names: list[str]) -> Pool:
         made = Pool(

@@ -10,7 +10,7 @@ import pytest
 from gotunnel.address import HostPort
 from gotunnel.assemble import Engine, build_engine
 from gotunnel.config.load import WaysOut, load, resolve_upstreams
-from gotunnel.config.model import Route, Upstream
+from gotunnel.config.model import Config, Route, Upstream
 from gotunnel.errors import ConfigError, DialError
 from gotunnel.observe.events import Event
 from tests.gotunnel_alone import environment
@@ -121,3 +121,17 @@ async def test_what_no_route_names_is_not_built(tmp_path: Path) -> None:
             tmp_path,
             ways(Upstream("direct:", "direct:"), others=(broken,), routes=(Route(("h",), "broken"),)),
         )
+
+
+async def test_options_of_ssh_config_that_are_not_honoured_are_named_once(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("Host hop\n  HostName 127.0.0.1\n  RemoteCommand top\n  DynamicForward 1080\n")
+    config.chmod(0o600)
+    told: list[str] = []
+    via = f"ssh://hop?config={config}"
+    upstreams = (Upstream("one", via), Upstream("two", f"{via},http://proxy:3128"))
+    engine = build_engine(
+        Config(), WaysOut(upstreams, (), "--via"), emit=lambda event: None, tell=told.append
+    )
+    await engine.close()
+    assert told == ["ssh_config of hop: not honoured here: DynamicForward, RemoteCommand"]

@@ -1,7 +1,8 @@
 """Each kind of hop behind each kind of hop, with real servers: whole transfers, both ways at once.
 
 The targets' names are resolved at the far end: here nobody may look up a name.  Behind socks5, which resolves
-here by its definition, the target is an address; behind socks4a too, since dante knows no 4a.  GOTUNNEL_LONG makes it 50 MB each way.
+here by its definition, the target is an address; behind socks4a too, since dante knows no 4a.
+GOTUNNEL_LONG makes it 50 MB each way.
 
 Nobody half-closes before all has come: squid, tinyproxy and microsocks end both directions at the first EOF.
 """
@@ -16,7 +17,6 @@ import random
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest

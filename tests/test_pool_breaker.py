@@ -34,6 +34,15 @@ def test_the_rest_doubles_to_its_bound_and_a_success_starts_anew() -> None:
     assert breaker.rests_until() - now == 1.0
 
 
+def test_rests_are_jittered_but_a_refused_key_waits_its_whole_time() -> None:
+    breaker = Breaker(first=1.0, jitter=lambda: 0.75)
+    breaker.failure(0.0)
+    assert breaker.rests_until() == 0.75
+    refused = Breaker(first=1.0, jitter=lambda: 0.75)
+    refused.failure(0.0, retry_after=60.0)
+    assert refused.rests_until() == 60.0
+
+
 def test_a_second_failure_of_dials_begun_before_does_not_lengthen_the_rest() -> None:
     breaker = Breaker(first=1.0)
     breaker.failure(0.0)

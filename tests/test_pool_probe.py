@@ -1,4 +1,4 @@
-"""Probes through the data path: what counts as health, who is probed, and a jump host that carries nothing."""
+"""Probes through the data path: what is health, who is probed, a jump host that carries nothing."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_where_a_probe_goes(url: str, address: str, tls: bool, path: str) -> Non
      "http://x:99999", "http://[::1", "https://a..b", "https://.x", f"https://{'x' * 64}.example"],
 )  # fmt: skip
 def test_where_no_probe_can_go(url: str) -> None:
-    with pytest.raises(ValueError, match="want|port|address|name|URL"):
+    with pytest.raises(ValueError, match=r"want|port|address|name|URL"):
         ProbeTarget.parse(url)
 
 
@@ -166,7 +166,7 @@ async def test_a_jump_host_that_carries_nothing_is_found_and_left(tmp_path: Path
         scene.ahead += 60.0  # its rest is over: users are still not sent there
         for _ in range(3):
             (await scene.pool.dial(target)).abort()
-        assert scene.ways[0].breaker.state is not State.CLOSED
+        assert scene.breakers == [("way0", "open", "hop.stalled")]
         assert scene.prober.due()[0] is scene.ways[0]
         swallows = True
         assert await scene.prober.once(scene.ways[0])
@@ -212,15 +212,15 @@ async def test_one_that_failed_is_probed_after_its_rest_and_taken_back() -> None
         way = To(target)
         scene = Scene(target, way, DirectDialer())
         way.error = down()
-        assert (await scene.pool.dial(target)).abort() is None
+        (await scene.pool.dial(target)).abort()
         assert scene.breakers == [("way0", "open", "tcp.refused")]
         assert scene.prober.due() == []
-        scene.ahead += 0.6
+        scene.ahead += 0.7  # half a second, jittered
         assert scene.prober.due() == [scene.ways[0]]
         assert not await scene.prober.once(scene.ways[0])  # still down: it rests twice as long
         scene.ahead += 0.6
         assert scene.prober.due() == []
-        scene.ahead += 0.6
+        scene.ahead += 0.8
         way.error = None
         tasks = Tasks("test")
         tasks.spawn("prober", scene.prober.run())

@@ -268,3 +268,20 @@ def test_a_mute_server_on_the_path_does_not_hold_the_others(lab: Topology, tmp_p
     assert ran.status == 0, ran.stderr
     assert {r["client"] for r in lab.modules.requests()} == {"10.80.0.12"}
     sound(lab, ran)
+
+
+def test_a_second_uplink_is_chosen_by_interface_or_source(lab: Topology) -> None:
+    """`direct:` with an interface or an address reaches what that one reaches, and nothing else."""
+    links = lab._links
+    curl = ["curl", "-sS", "-o", "/dev/null", f"{lab.modules.url}/{lab.corpus.first[0].path}/@v/list"]
+    right = [f"direct:?interface={links['jump1'].device_a}", "direct:?source=10.77.1.1"]
+    for first in right:
+        ran = run(lab, [f"{first},{jump(lab, 1)}"], curl)
+        assert ran.status == 0, ran.stderr
+    wrong = run(lab, [f"direct:?interface={links['jump2'].device_a},{jump(lab, 1)}"], curl)
+    assert wrong.status == 69
+    assert {r["client"] for r in lab.modules.requests()} == {"10.80.0.11"}
+    missing = run(lab, [f"direct:?interface=nosuch0,{jump(lab, 1)}"], curl)
+    assert missing.status == 69
+    assert "nosuch0" in missing.stderr
+    sound(lab, missing)

@@ -110,3 +110,15 @@ async def test_one_of_two_links_may_die_without_the_hop(sshd: Start, client_key:
         stream.write(b"still")
         assert await stream.read() == b"still"
         assert lost == []
+
+
+@pytest.mark.parametrize("setting", [{"MaxSessions": "0"}, {"MaxStartups": "2"}, {"PermitOpen": "any"}])
+async def test_a_stingy_server_still_forwards(
+    sshd: Start, client_key: Key, known: Path, setting: dict[str, str]
+) -> None:
+    server = sshd(**setting)  # MaxSessions counts sessions, not forwarding; MaxStartups what is not logged in
+    async with serving(echo) as target, jumping(plan_for(server, client_key, known)) as jump:
+        streams = await asyncio.gather(*(jump.dial(target) for _ in range(40)))
+        for stream in streams:
+            stream.write(b"x")
+            assert await stream.read() == b"x"

@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 
 REST_FIRST = 0.5  # seconds
 REST_LAST = 30.0
@@ -23,10 +24,20 @@ class State(enum.Enum):
 
 
 class Breaker:
-    """All times are seconds of one monotonic clock."""
+    """All times are seconds of one monotonic clock.
 
-    def __init__(self, *, first: float = REST_FIRST, last: float = REST_LAST) -> None:
+    `jitter` gives a factor for each rest, so that many clients don't come back to a host all at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        first: float = REST_FIRST,
+        last: float = REST_LAST,
+        jitter: Callable[[], float] = lambda: 1.0,
+    ) -> None:
         self._first, self._last = first, last
+        self._jitter = jitter
         self._rest = first
         self._until = 0.0
         self._trying = False
@@ -65,7 +76,7 @@ class Breaker:
         if self.state is State.HALF_OPEN:
             self._rest = min(self._last, self._rest * 2)
         if self.state is not State.OPEN:
-            self._until = now + max(self._rest, retry_after)
+            self._until = now + max(self._rest * self._jitter(), retry_after)
         else:
             self._until = max(self._until, now + retry_after)
         self.state = State.OPEN

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ class Upstream:
         self.name = name
         self.dialer = dialer
         self.tags = tuple(tags)
-        self.breaker = Breaker()
+        self.breaker = Breaker(jitter=lambda: random.uniform(0.75, 1.25))  # noqa: S311 - no secret
         self.times = DialTimes()
         self.put_last = 0
         self.has_worked = False

@@ -4,8 +4,8 @@ Rules:
 - A TCP connect proves nothing: an sshd may accept channels and carry no byte.  So a probe is a request, and
   any byte that the target answers is health, whatever its status or certificate says.
 - Probed is who needs it: a way out whose breaker is open and has rested, and one that has carried nothing for
-  a whole interval.  One that works for the user right now, that is, whose streams bring bytes, needs no probe; that dials
-  succeed proves nothing either.
+  a whole interval.  One that works for the user right now needs no probe: one whose streams bring bytes, for
+  that its dials succeed proves nothing either.
 - A probe's verdict goes where a dial's goes: `Pool.report`.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class Prober:
                     if upstream.name not in running:
                         running.add(upstream.name)
                         probing = tasks.spawn(upstream.name, self.once(upstream))
-                        probing.add_done_callback(lambda _, name=upstream.name: running.discard(name))
+                        probing.add_done_callback(functools.partial(_forget, running, upstream.name))
         finally:
             await tasks.close()
 
@@ -122,6 +123,10 @@ class Prober:
             stream.abort()
         self._pool.settle(upstream)
         return True
+
+
+def _forget(running: set[str], name: str, task: asyncio.Task[bool]) -> None:
+    running.discard(name)
 
 
 async def _any_answer(stream: Stream, target: ProbeTarget) -> None:

@@ -45,11 +45,12 @@ class ChainBuilder:
         self._watch = watch
         self._on_lost = on_lost
         self._hops: dict[tuple[HopSpec, ...], Dialer] = {}
+        self._expanded: dict[Chain, tuple[tuple[HopSpec, ...], dict[SshHop, SshPlan]]] = {}
         self._commands: list[Dialer] = []
 
     def build(self, chain: Chain) -> Dialer:
         """The dialer for `chain`.  Raises ConfigError where a hop can't stand where it does."""
-        hops, plans = expand(chain)
+        hops, plans = self._expand(chain)
         dialer = self._watch(DirectDialer(), 0)
         for count, hop in enumerate(hops, 1):
             key = hops[:count]
@@ -60,8 +61,13 @@ class ChainBuilder:
 
     def prefixes(self, chain: Chain) -> set[tuple[HopSpec, ...]]:
         """The keys of the hops that `chain` uses: whom a lost hop concerns."""
-        hops, _ = expand(chain)
+        hops, _ = self._expand(chain)
         return {hops[:count] for count in range(1, len(hops) + 1)}
+
+    def ignored(self, chain: Chain) -> set[tuple[str, str]]:
+        """(host, option) of ssh_config for each option of `chain` that is not honoured."""
+        _, plans = self._expand(chain)
+        return {(plan.host, option) for plan in plans.values() for option in plan.ignored}
 
     async def close(self) -> None:
         """Close every hop, innermost first."""
@@ -71,6 +77,12 @@ class ChainBuilder:
         for command in self._commands:
             await command.close()
         self._commands.clear()
+
+    def _expand(self, chain: Chain) -> tuple[tuple[HopSpec, ...], dict[SshHop, SshPlan]]:
+        """Once for each chain: ssh_config may run commands (Match exec)."""
+        if chain not in self._expanded:
+            self._expanded[chain] = expand(chain)
+        return self._expanded[chain]
 
     def _hop(
         self, before: Dialer, hop: HopSpec, key: tuple[HopSpec, ...], plans: dict[SshHop, SshPlan]

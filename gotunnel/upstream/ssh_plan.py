@@ -48,6 +48,7 @@ class SshPlan:
     keepalive_count: int = 3
     connect_timeout: float | None = None
     connections: int = 0
+    ignored: tuple[str, ...] = ()  # options of ssh_config that ask for what we don't do
     proxy_command: str = ""
     jumps: tuple[SshHop, ...] = ()
 
@@ -95,6 +96,7 @@ def plan(hop: SshHop) -> SshPlan:
         keepalive_count=settings.server_alive_count_max,
         connect_timeout=settings.connect_timeout,
         connections=hop.connections,
+        ignored=settings.ignored,
         proxy_command=settings.proxy_command or "",
         jumps=_jumps(settings, hop),
     )
