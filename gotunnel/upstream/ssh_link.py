@@ -30,6 +30,7 @@ CHANNEL_TIMEOUT = 10.0  # seconds until the far end has reached the target or sa
 ALIVE_TIMEOUT = 3.0
 WINDOW = 16 * 1024 * 1024  # bytes in flight per channel; OpenSSH's 2 MiB caps a stream at 10 MB/s at 200 ms
 MAX_PACKET = 128 * 1024
+FLOWING = 15.0  # seconds after a stream's last bytes in which more of the body may be due
 _LOOK = 0.25  # seconds between two looks while streams are open
 
 
@@ -128,6 +129,7 @@ class SshLink:
         """While streams are open."""
         watch = Watch(self._loop.time())
         seen = self._feed.received
+        carried, flowing_until = 0, 0.0
         try:
             while self.streams:
                 await asyncio.sleep(_LOOK)
@@ -135,7 +137,11 @@ class SshLink:
                 if self._feed.received != seen:
                     seen = self._feed.received
                     watch.heard(now)
-                decision = watch.decide(now, due=any(stream.awaiting for stream in self.streams))
+                if (total := sum(stream.received for stream in self.streams)) > carried:
+                    flowing_until = now + FLOWING
+                carried = total  # less where a stream has closed
+                due = now < flowing_until or any(stream.awaiting for stream in self.streams)
+                decision = watch.decide(now, due=due)
                 if decision is Decision.ASK:
                     self._tasks.spawn("question", self._ask(watch))
                 elif decision is Decision.DEAD:

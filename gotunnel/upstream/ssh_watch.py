@@ -4,7 +4,7 @@ Rules:
 - Any byte from the hop is life; what an opaque stream inside it doesn't say means nothing.
 - Only while an answer is due on some stream is silence looked at; idle hops have asyncssh's keepalive.
 - Silence is followed by a question (a keepalive request, which every server answers, if only by a refusal);
-  the hop is dead when that stays unanswered.  Together at most 5 s, longer only where the round trip is long.
+  the hop is dead when that stays unanswered.  Together within 5 s, longer only where the round trip is long.
 - The wait is long enough for TCP to resend a lost question or answer several times: at 300 ms and 3 % loss a
   false death takes four losses in a row.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 
 SILENT = 1.0  # seconds without a byte while an answer is due: ask
-UNANSWERED = 4.0  # seconds after the question: dead
+UNANSWERED = 3.5  # seconds after the question: dead
 _SILENT_ROUNDS = 3  # … or so many round trips, whichever is longer
 _UNANSWERED_ROUNDS = 12
 
