@@ -26,8 +26,10 @@ async def serving(talk: Talk) -> AsyncIterator[HostPort]:
         assert task is not None
         tasks.add(task)
         try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 await talk(reader, writer)
+        except asyncio.CancelledError:
+            writer.transport.abort()  # what nobody takes must not hold up the end
         finally:
             tasks.discard(task)
             writer.close()

@@ -4,7 +4,8 @@ The targets' names are resolved at the far end: here nobody may look up a name. 
 here by its definition, the target is an address; behind socks4a too, since dante knows no 4a.
 GOTUNNEL_LONG makes it 50 MB each way.
 
-Nobody half-closes before all has come: squid, tinyproxy and microsocks end both directions at the first EOF.
+Nobody half-closes before all has come: squid and tinyproxy end both directions at the first EOF.  SOCKS is
+dante's here: microsocks writes blocking, and stops for good when both directions are full at once.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from tests.conftest import need
 from tests.lab.dante import Dante
 from tests.lab.keys import Key
 from tests.lab.pki import Authority
-from tests.lab.proxies import HttpProxy, SocksProxy
+from tests.lab.proxies import HttpProxy
 from tests.lab.squid import Squid, can_serve_tls
 from tests.lab.sshd import Sshd, can_run_sshd
 from tests.peers import serving, until
@@ -51,7 +52,7 @@ class Hops:
 
 @pytest.fixture(scope="module")
 def hops(tmp_path_factory: pytest.TempPathFactory, client_key: Key) -> Iterator[Hops]:
-    need(can_run_sshd(), can_serve_tls(), HttpProxy.available(), SocksProxy.available(), Dante.available())
+    need(can_run_sshd(), can_serve_tls(), HttpProxy.available(), Dante.available())
     where = tmp_path_factory.mktemp("hops")
     authority = Authority(where / "pki")
     certificate = authority.issue("127.0.0.1")
@@ -65,7 +66,6 @@ def hops(tmp_path_factory: pytest.TempPathFactory, client_key: Key) -> Iterator[
         tiny = stack.enter_context(HttpProxy(where / "tinyproxy"))
         squid = stack.enter_context(Squid(where / "squid"))
         tls = stack.enter_context(Squid(where / "tls", certificate=certificate))
-        micro = stack.enter_context(SocksProxy(where / "microsocks"))
         dante, other = (stack.enter_context(Dante(where / name)) for name in ("dante1", "dante2"))
 
         def ssh(server: Sshd) -> str:
@@ -75,15 +75,14 @@ def hops(tmp_path_factory: pytest.TempPathFactory, client_key: Key) -> Iterator[
 
         https = f"https://127.0.0.1:{tls.port}?ca={authority.cert}"
         yield Hops(
-            {"ssh": ssh(one), "http": tiny.url, "https": https, "socks5h": micro.url}
-            | {kind: f"{kind}://127.0.0.1:{dante.port}" for kind in ("socks5", "socks4a")},
+            {"ssh": ssh(one), "http": tiny.url, "https": https}
+            | {kind: f"{kind}://127.0.0.1:{dante.port}" for kind in ("socks5h", "socks5", "socks4a")},
             {
                 "ssh": ssh(two),
                 "http": f"http://127.0.0.1:{squid.port}",
                 "https": https,
-                "socks5": f"socks5://127.0.0.1:{micro.port}",
             }
-            | {kind: f"{kind}://127.0.0.1:{other.port}" for kind in ("socks5h", "socks4a")},
+            | {kind: f"{kind}://127.0.0.1:{other.port}" for kind in ("socks5h", "socks5", "socks4a")},
         )
 
 

@@ -30,7 +30,9 @@ CONNECT_TIMEOUT = 7.0  # three SYNs (0, 1 and 3 s) and a slow answer to the last
 _EYEBALLS_DELAY = 0.25
 # who measures hears here of each look-up that is made for it: the name and the seconds it took
 LOOKUPS: ContextVar[Callable[[str, float], object] | None] = ContextVar("lookups", default=None)
-_USER_TIMEOUT_MS = 30_000  # unacknowledged data for so long: the peer is gone
+# Unacknowledged data for so long: the peer is gone.  Linux counts a closed window too, and behind a proxy or
+# a busy server that is no death, so it is long; an SSH server always reads (`ssh_login` has it shorter).
+_USER_TIMEOUT_MS = 120_000
 
 
 class DirectDialer:
@@ -117,7 +119,7 @@ class DirectDialer:
 
 
 def set_keepalive(sock: socket.socket) -> None:
-    """Make a dead peer show within about 45 s when idle, 30 s with data under way (tcp(7))."""
+    """Make a dead peer show within about 45 s when idle, two minutes with data under way (tcp(7))."""
     options = (
         ("TCP_KEEPIDLE", 15),
         ("TCP_KEEPINTVL", 10),

@@ -13,6 +13,8 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     import asyncssh
 
 HANDSHAKE_TIMEOUT = 10.0  # seconds for key exchange and authentication together
+USER_TIMEOUT_MS = 30_000
 REFUSED_WAIT = 60.0  # seconds before a server that refused us is asked again
 # asyncssh gives a silent server up after one interval more than the count: 44 s
 KEEPALIVE, KEEPALIVE_COUNT = 11.0, 3
@@ -250,6 +253,16 @@ class Login:
             self.offers.append(method)
 
 
+def _fail_fast(stream: Stream) -> None:
+    """An SSH server always reads: what it doesn't acknowledge for so long it will never get (tcp(7))."""
+    sock = (
+        stream.transport.get_extra_info("socket") if isinstance(stream.transport, asyncio.Transport) else None
+    )
+    if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        with contextlib.suppress(OSError):  # no TCP: a ProxyCommand's socket pair
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+
 class _Reached:
     """What asyncssh calls to reach a server through something else: here it is reached already."""
 
@@ -265,6 +278,7 @@ class _Reached:
         protocol = factory()
         self.feed = Feed(protocol)
         self._stream.become(cast(asyncio.Protocol, self.feed))
+        _fail_fast(self._stream)
         return self._stream, protocol
 
 
