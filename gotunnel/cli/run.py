@@ -45,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", metavar="DURATION", help="for the whole run, such as 90s or 10m (status 124)"
     )
     group.add_argument("--events", metavar="FILE", help="events as JSON lines; - is standard error")
+    # what they switch off isn't there yet, so each holds already; scripts may name them from the start
+    for option, words in (
+        ("daemon", "running serve"),
+        ("modproxy", "module proxy"),
+        ("prefetch", "prefetch"),
+    ):
+        group.add_argument(f"--no-{option}", action="store_true", help=f"no {words} (this version has none)")
 
 
 def main(args: argparse.Namespace) -> int:
