@@ -6,21 +6,24 @@ these and a pool of alternates are all dialers; who holds one needs not know whi
 
 A connection:  accept -> parse -> authenticate -> pool picks candidates -> chain dials -> relay.
 
-    cli/          one short file per command
+    cli/          one short file per command            demo/   a failover on one machine
     assemble.py   the only place where configuration becomes objects
+    config/       the table of keys, and where each value came from
     child/        runs CMD, reads what failed, decides on a repeat, leaves nothing behind
-    listener/     the local endpoint: HTTP CONNECT and absolute-form, with a secret
+    listener/     the local endpoint: HTTP CONNECT, absolute-form and SOCKS5, with a secret, within limits
     goenv.py      what the go command is told; how its own settings are read
+    probe.py      times each phase of a request over each way out
     findings/     the catalogue of everything that can be wrong, and the patterns that tell it
-    pool/         breaker and order (pure), and the pool, itself a dialer
+    route.py      target -> dialer: the pool, another one, direct, reject
+    pool/         breaker, order and hedge (pure), probes, and the pool, itself a dialer
     upstream/     the hop kinds and their fold into a chain
     relay/        two streams become one, with half-close and bounded buffers
     wire/         protocol state without sockets
     observe/      events
-    errors.py  address.py  tasks.py   the ground floor
+    errors.py  address.py  pattern.py  tasks.py   the ground floor
 
-Imports go downwards only: cli -> assemble -> {listener, child} -> pool -> upstream -> wire -> ground
-floor.  Nothing below `assemble` imports `config`; `tests/test_imports.py` holds this.
+Imports go downwards only: cli -> assemble -> {listener, child} -> route -> pool -> upstream -> wire ->
+ground floor.  Nothing below `assemble` imports `config`; `tests/test_imports.py` holds this.
 """
 
 __version__ = "0.1.0"
