@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from gotunnel.address import HostPort
@@ -89,10 +89,3 @@ async def rest(reader: asyncio.StreamReader, seconds: float = 20.0) -> bytes:
             while piece := await reader.read(65536):
                 data += piece
     return data
-
-
-async def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for it; the test fails by TimeoutError."""
-    async with asyncio.timeout(seconds):
-        while not holds():  # noqa: ASYNC110 - any condition
-            await asyncio.sleep(0.01)

@@ -15,7 +15,8 @@ from gotunnel.address import HostPort
 from gotunnel.listener import proxy
 from gotunnel.listener.limits import Seldom, Slots
 from gotunnel.wire.socks5 import reply
-from tests.endpoints import Script, echo, endpoint, peer, rest, until
+from tests.endpoints import Script, echo, endpoint, peer, rest
+from tests.peers import until
 
 CONNECT = b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n"
 SOCKS = b"\x05\x01\x00\x05\x01\x00\x03\x01a\x00\x50"

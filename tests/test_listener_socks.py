@@ -13,8 +13,9 @@ from gotunnel.address import HostPort
 from gotunnel.errors import Blame, DialError
 from gotunnel.wire.socks5 import reply
 from tests.conftest import need
-from tests.endpoints import Script, echo, endpoint, peer, rest, until
+from tests.endpoints import Script, echo, endpoint, peer, rest
 from tests.lab import proc
+from tests.peers import until
 
 SECRET = "the-secret-of-this-run"
 LOGIN = b"\x05\x01\x02\x01\x08gotunnel" + bytes([len(SECRET)]) + SECRET.encode()

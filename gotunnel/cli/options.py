@@ -102,10 +102,19 @@ def load_ways(args: argparse.Namespace) -> tuple[Loaded, WaysOut]:
 
     loaded = load(flags_of(args), os.environ, path=args.config)
     ways = resolve_upstreams(loaded.config, os.environ, via=args.via, file=loaded.path)
+    _warn_of_passwords(args.via)
     if ways.nested and not ways.configured:
         # inside another gotunnel, and nothing else named: its endpoint, never a silent direct connection
         return loaded, _outer(ways)
     return loaded, ways
+
+
+def _warn_of_passwords(chains: list[str]) -> None:
+    from gotunnel.cli.console import tell
+    from gotunnel.upstream.spec import parse_chain
+
+    if any(parse_chain(chain).has_typed_password for chain in chains):
+        tell("a password typed to --via can be seen in ps; give it by ?password_file= or ?password_env=")
 
 
 def _outer(ways: WaysOut) -> WaysOut:

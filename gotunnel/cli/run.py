@@ -109,7 +109,6 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
             if log is not None:
                 log(event)
 
-        _warn_of_passwords(args.via)
         signals = stack.enter_context(Signals())
         runner = Runner(
             args.argv,
@@ -157,14 +156,6 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
             await _suggest_mirror(args.argv, [*config.go.mirrors, *re.split("[,|]", found.goproxy)], signals)
         emit(Exit(status, runner.attempts, (time.monotonic() - started) * 1000))
     return status
-
-
-def _warn_of_passwords(chains: list[str]) -> None:
-    from gotunnel.cli.console import tell
-    from gotunnel.upstream.spec import parse_chain
-
-    if any(parse_chain(chain).has_typed_password for chain in chains):
-        tell("a password typed to --via can be seen in ps; give it by ?password_file= or ?password_env=")
 
 
 async def _suggest_mirror(argv: list[str], tried: list[str], signals: Signals) -> None:
