@@ -268,9 +268,11 @@ def test_a_job_is_killed_once(terminal: Callable[[list[str]], Terminal], counter
 def test_ctrl_z_and_fg(terminal: Callable[[list[str]], Terminal], tmp_path: Path) -> None:
     script = tmp_path / "reader.py"
     script.write_text(
-        "import signal\n"
+        "import select, signal\n"
         "signal.signal(signal.SIGCONT, lambda *_: print('again', flush=True))\n"
         "print('ready', flush=True)\n"
+        # one that comes just before read(2) would wait for a line
+        "while not select.select([0], [], [], 0.05)[0]: pass\n"
         "print('heard', input())\n"
     )
     shell = terminal(SHELL)

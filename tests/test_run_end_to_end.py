@@ -192,7 +192,13 @@ def test_a_failure_that_is_not_the_network_is_not_repeated(lab: Topology) -> Non
 
 def test_a_module_source_that_fails_once_is_asked_again(lab: Topology) -> None:
     lab.modules.behave(status={r"\.zip$": 503})
-    threading.Timer(1.0, lab.modules.behave).start()
+
+    def mend() -> None:
+        lab.modules.wait_for(r"\.zip$")
+        time.sleep(0.3)
+        lab.modules.behave()
+
+    threading.Thread(target=mend).start()
     ran = run(lab, [jump(lab, 1)], ["go", "mod", "download"], cwd=lab.fresh_project())
     assert ran.status == 0, ran.stderr
     assert len(ran.events("attempt")) >= 2

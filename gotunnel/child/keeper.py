@@ -54,6 +54,7 @@ FORWARDED = (
     signal.SIGTSTP,
     signal.SIGCONT,
 )
+TERMINAL = (signal.SIGTTIN, signal.SIGTTOU)  # a job in the background used the terminal
 GOT = ord("g")  # gotunnel got this signal: CMD is to have it once
 SEND = ord("s")  # send CMD this signal
 KILL = ord("k")  # kill everything now
@@ -114,8 +115,8 @@ def _become_cmd(settings: Settings, keeper: int, errors: int) -> None:
         if settings["cwd"]:
             os.chdir(settings["cwd"])
         stage = "exec"
-        # SIGPIPE and SIGXFSZ are ignored by Python, SIGTTOU by `Signals`, SIGCHLD is ours
-        for number in (*FORWARDED, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTTOU):
+        # SIGPIPE and SIGXFSZ are ignored by Python, the TERMINAL ones by `Signals`, SIGCHLD is ours
+        for number in (*FORWARDED, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, *TERMINAL):
             signal.signal(number, signal.SIG_IGN if number in settings["ignore"] else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, settings["mask"])
         if settings["files"]:
@@ -234,6 +235,8 @@ class Keeper:
             return
         now, gotunnel = time.monotonic(), self._settings["gotunnel"]
         if stopped:
+            if state(self._cmd) not in "Tt":
+                return  # it goes on already
             self._stopped_at = time.monotonic_ns()
             kill(gotunnel, signal.SIGSTOP)
             return

@@ -34,13 +34,15 @@ class Signals:
 
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        numbers = (*keeper.FORWARDED, signal.SIGTTOU)
+        numbers = (*keeper.FORWARDED, *keeper.TERMINAL)
         self._before = {int(number): signal.getsignal(number) for number in numbers}
         self.ignored = frozenset(n for n, handler in self._before.items() if handler == signal.SIG_IGN)
         for number in keeper.FORWARDED:
             loop.add_signal_handler(number, self._arrived, int(number))
-        # CMD may have taken the terminal (bash does): a line of ours must not stop the tunnel
-        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        # CMD may have taken the terminal (bash does): a line of ours must not stop the tunnel; and the
+        # kernel stops the whole group when CMD reads in the background, though it is the keeper's to say when
+        for number in keeper.TERMINAL:
+            signal.signal(number, signal.SIG_IGN)
         return self
 
     def __exit__(
