@@ -107,3 +107,33 @@ class NoWayOut(DialError):
 
 class StreamLost(GotunnelError):
     """An open stream broke; what was read before is all there is."""
+
+
+class ModuleError(GotunnelError):
+    """The go command can't have a file of a module, and what it is told.
+
+    `status` of the class is the exit status; `http_status` goes to the go command: 404 and 410 only if a
+    source said so, 403 by a filter, 502 and 504 for the network, 500 for what is wrong here.  `subject` is
+    the module (`PATH@VERSION`) or the file asked for, `source` and `upstream` the labels of who was asked,
+    and how.
+    """
+
+    status = 69
+
+    def __init__(
+        self,
+        finding: str,
+        detail: str,
+        *,
+        http_status: int = 502,
+        subject: str = "",
+        source: str = "",
+        upstream: str = "",
+    ) -> None:
+        super().__init__(detail)
+        self.finding = finding
+        self.detail = detail
+        self.http_status = http_status
+        self.subject = subject
+        self.source = source
+        self.upstream = upstream

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from gotunnel.address import HostPort
 from gotunnel.errors import Blame, DialError
 from gotunnel.pattern import Pattern
-from gotunnel.upstream.dialer import Dialer, Stream
+from gotunnel.upstream.dialer import Dialer, Stream, Ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,36 @@ class Router:
         return self._default
 
     async def dial(self, target: HostPort) -> Stream:
-        return await self.pick(target).dial(target)
+        return await self.dial_by(target)
+
+    def ways(self, target: HostPort) -> tuple[str, ...]:
+        dialer = self.pick(target)
+        return dialer.ways(target) if _has_ways(dialer) else (dialer.label,)
+
+    async def dial_by(
+        self, target: HostPort, *, only: str = "", avoid: frozenset[str] = frozenset()
+    ) -> Stream:
+        dialer = self.pick(target)
+        if _has_ways(dialer):
+            return await dialer.dial_by(target, only=only, avoid=avoid)
+        stream = await dialer.dial(target)
+        stream.via = dialer.label
+        return stream
+
+    def stalled(self, target: HostPort, name: str) -> None:
+        dialer = self.pick(target)
+        if _has_ways(dialer):
+            dialer.stalled(target, name)
 
     async def warm(self) -> None:
         await self._default.warm()
 
     async def close(self) -> None:
         """Routes own nothing."""
+
+
+def _has_ways(dialer: Dialer) -> TypeGuard[Ways]:
+    return hasattr(dialer, "dial_by")
 
 
 class RejectDialer:

@@ -79,6 +79,37 @@ class BreakerChange(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Resume(Event):
+    """A body that broke goes on from `offset` (bytes) by another way out; `source` is written as `from`."""
+
+    name: ClassVar[str] = "resume"
+    module: str
+    version: str
+    offset: int
+    source: str
+    to: str
+    detail: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fetch(Event):
+    """A file of the module proxy was asked for; `origin` is written as `source`: who gave it, "" for none.
+
+    `ms` from the question to the answer's end, `cached`: it came from the store.
+    """
+
+    name: ClassVar[str] = "fetch"
+    path: str
+    origin: str
+    upstream: str
+    bytes: int
+    ms: float
+    cached: bool
+    error: str | None = None
+    detail: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Attempt(Event):
     """CMD ended once; `finding` is the id read from its output, if it failed."""
 
@@ -100,7 +131,7 @@ class Exit(Event):
     ms: float
 
 
-_KEYS = {"source": "from"}
+_KEYS = {"source": "from", "origin": "source"}
 
 
 def as_line(event: Event, run: str, now: datetime.datetime) -> str:

@@ -169,21 +169,43 @@ class Pool:
     # --- dialling ----------------------------------------------------------------------------
 
     async def dial(self, target: HostPort) -> Stream:
+        return await self.dial_by(target)
+
+    async def dial_by(
+        self, target: HostPort, *, only: str = "", avoid: frozenset[str] = frozenset()
+    ) -> Stream:
         started = self._clock()
         failures: list[tuple[str, DialError]] = []
         pending: list[Upstream] = []
+
+        def wanted() -> list[Upstream]:
+            self._turn += 1
+            candidates = [u for u in self._candidates() if only in ("", u.name)]
+            return sorted(candidates, key=lambda u: u.name in avoid)
+
         try:
             async with time_limit(DEADLINE, self._asking.clock):
                 while True:
-                    stream = await self._race(self._candidates(), target, failures, pending)
+                    stream = await self._race(wanted(), target, failures, pending)
                     if stream is not None:
                         return stream
-                    if not await self._wait_for_one(started, failures):
+                    if only or not await self._wait_for_one(started, failures):
                         break
         except TimeoutError:
             failures += [self._hangs(upstream) for upstream in pending]
-        resting = [(name, error) for name, error in self.failures() if name not in dict(failures)]
+        resting = [
+            (name, error)
+            for name, error in self.failures()
+            if name not in dict(failures) and only in ("", name)
+        ]
         raise NoWayOut(str(target), [*_last_each(failures), *resting])
+
+    def ways(self, target: HostPort) -> tuple[str, ...]:
+        return tuple(u.name for u in self._candidates())
+
+    def stalled(self, target: HostPort, name: str) -> None:
+        if len(self.upstreams) > 1:
+            self.put_last(name)
 
     def _candidates(self) -> list[Upstream]:
         now = self._clock()
@@ -191,7 +213,6 @@ class Pool:
             Candidate(i, u.breaker.state is State.CLOSED, u.breaker.usable(now), u.put_last, u.times.median())
             for i, u in enumerate(self.upstreams)
         ]
-        self._turn += 1
         return [self.upstreams[i] for i in order(snapshot, self._strategy, self._turn)]
 
     async def _wait_for_one(self, started: float, failures: list[tuple[str, DialError]]) -> bool:
@@ -314,6 +335,7 @@ class Pool:
         if upstream.has_worked:  # the first dial includes the handshake and says nothing of the next
             upstream.times.add(seconds)
         self._emit(Dial(upstream.name, str(target), seconds * 1000, True))
+        stream.via = upstream.name
         if settle:
             self.settle(upstream, stream)
         return stream

@@ -16,12 +16,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Protocol, cast
 
 from gotunnel.address import HostPort
 from gotunnel.errors import StreamLost
 
 LIMIT = 256 * 1024
+
+APART: ContextVar[int] = ContextVar("apart", default=1)
+"""How many connections to one jump host the streams that are dialled here want to be spread over.
+
+One connection is one TCP stream, whose window all its channels share: under loss that is the limit.
+"""
 
 
 class Transport(Protocol):
@@ -61,6 +68,7 @@ class Stream(asyncio.Protocol):
         self._drainers: list[asyncio.Future[None]] = []
         self._receiver: Receiver | None = None
         self._on_closed = on_closed
+        self.via = ""  # the name of the way out that opened it, where a pool did
         self.received = 0
         self.awaiting = False  # something was sent and nothing has come since
 
@@ -268,3 +276,18 @@ class Dialer(Protocol):
 
     async def close(self) -> None:
         """Close every connection that this dialer keeps, and wait until that is done."""
+
+
+class Ways(Dialer, Protocol):
+    """A dialer with several ways out, for one who wants a say in which: a transfer that goes on elsewhere."""
+
+    def ways(self, target: HostPort) -> tuple[str, ...]:
+        """The names of the ways out that may be used for `target` now, best first."""
+
+    async def dial_by(
+        self, target: HostPort, *, only: str = "", avoid: frozenset[str] = frozenset()
+    ) -> Stream:
+        """As `dial`, by the way named `only`, or with those in `avoid` tried last.  Raises DialError."""
+
+    def stalled(self, target: HostPort, name: str) -> None:
+        """What came by the way `name` stopped: others come first from now on."""
