@@ -7,7 +7,7 @@ these and a pool of alternates are all dialers; who holds one needs not know whi
 A connection:  accept -> parse -> authenticate -> pool picks candidates -> chain dials -> relay.
 
     cli/          one short file per command            demo/   a failover on one machine
-    assemble.py   the only place where configuration becomes objects
+    assemble/     the only place where configuration becomes objects
     config/       the table of keys, and where each value came from
     child/        runs CMD, reads what failed, decides on a repeat, leaves nothing behind
     listener/     the local endpoint: HTTP CONNECT, absolute-form and SOCKS5, with a secret, within limits

@@ -28,7 +28,12 @@ from pathlib import Path
 from gotunnel.errors import UsageError
 
 DEFAULT_GOPROXY = "https://proxy.golang.org,direct"
+DEFAULT_GOSUMDB = "sum.golang.org"
 _READ_TIMEOUT = 10.0  # seconds
+_NAMES = (
+    *("GOPROXY", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOENV", "GOSUMDB", "GOMODCACHE", "GOFLAGS"),
+    *("GOAUTH", "GOMOD", "GOWORK"),
+)
 _LOOPBACK = "localhost,127.0.0.1,::1"
 # assignments and an unquoted program, as a shell reads them
 _PROGRAM = re.compile(r"\s*(?:[A-Za-z_]\w*=[^\s'\"\\]*\s+)*[^\s'\"\\]+(?=\s|$)")
@@ -43,20 +48,27 @@ class Found:
     goprivate: str = ""
     gonoproxy: str = ""  # "" where it only follows GOPRIVATE
     gonosumdb: str = ""
+    gosumdb: str = DEFAULT_GOSUMDB
+    no_proxy_globs: str = ""  # what GONOPROXY comes to, GOPRIVATE counted
+    no_sumdb_globs: str = ""
+    gomodcache: str = ""
+    goflags: str = ""
+    goauth: str = ""
+    gomod: str = ""  # the go.mod in use, "" or /dev/null where there is none
+    gowork: str = ""
     git_ssh: str = ""  # core.sshCommand
     git_proxies: tuple[str, ...] = ()  # names of the settings http.proxy, http.URL.proxy, remote.NAME.proxy
 
 
 def read(environ: Mapping[str, str], *, cwd: str | None = None) -> Found:
     """Ask go and git; what isn't installed gives its defaults.  Blocks for some tens of milliseconds."""
-    names = ("GOPROXY", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOENV")
-    go = _ask(["go", "env", "-json", *names], {**environ, "GOTOOLCHAIN": "local"}, cwd)
+    go = _ask(["go", "env", "-json", *_NAMES], {**environ, "GOTOOLCHAIN": "local"}, cwd)
     try:
         values: dict[str, str] = json.loads(go) if go else {}
     except ValueError:
         values = {}
-    values = {name: values.get(name) or environ.get(name, "") for name in names}
-    own = {name for name in names if environ.get(name)} | _written(values["GOENV"])
+    values = {name: values.get(name) or environ.get(name, "") for name in _NAMES}
+    own = {name for name in _NAMES if environ.get(name)} | _written(values["GOENV"])
     ssh = ""
     proxies: list[str] = []
     pattern = r"^(core\.sshcommand|http\.(.*\.)?proxy|remote\..*\.proxy)$"
@@ -72,6 +84,14 @@ def read(environ: Mapping[str, str], *, cwd: str | None = None) -> Found:
         # go prints GOPRIVATE's value where these are not set
         gonoproxy=values["GONOPROXY"] if "GONOPROXY" in own else "",
         gonosumdb=values["GONOSUMDB"] if "GONOSUMDB" in own else "",
+        gosumdb=values["GOSUMDB"] or DEFAULT_GOSUMDB,
+        no_proxy_globs=values["GONOPROXY"] or values["GOPRIVATE"],
+        no_sumdb_globs=values["GONOSUMDB"] or values["GOPRIVATE"],
+        gomodcache=values["GOMODCACHE"],
+        goflags=values["GOFLAGS"],
+        goauth=values["GOAUTH"],
+        gomod=values["GOMOD"],
+        gowork=values["GOWORK"],
         git_ssh=ssh,
         git_proxies=tuple(dict.fromkeys(proxies)),
     )
@@ -148,15 +168,16 @@ def compose(
     *,
     proxy_url: str,
     run_id: str,
-    mirrors: Sequence[str] = (),
+    goproxy: str = "",
     private: Sequence[str] = (),
+    offline: bool = False,
     command: Sequence[str] = (),
     git_proxy: str = "",
 ) -> dict[str, str]:
     """The whole environment of CMD.
 
-    `proxy_url` carries the secret; `command` is how CMD's children call gotunnel; `private` are the patterns
-    of [go] private.
+    `proxy_url` carries the secret, as does `goproxy` (the list that CMD gets, "": the user's own); `command`
+    is how CMD's children call gotunnel; `private` are the patterns of [go] private.
     """
     env = {k: v for k, v in environ.items() if k != "REQUEST_METHOD"}
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
@@ -164,12 +185,14 @@ def compose(
     env["NO_PROXY"] = env["no_proxy"] = _LOOPBACK
     env["GOTUNNEL_PROXY"] = proxy_url
     env["GOTUNNEL_RUN_ID"] = run_id
-    if mirrors:
-        env["GOPROXY"] = with_mirrors(found.goproxy, mirrors)
+    if goproxy:
+        env["GOPROXY"] = goproxy
+    if offline:
+        env["GONOPROXY"] = "none"  # private modules too come from the store
     if private:
         env["GOPRIVATE"] = _joined(found.goprivate, private)
         for name, value in (("GONOPROXY", found.gonoproxy), ("GONOSUMDB", found.gonosumdb)):
-            if value:
+            if value and not (offline and name == "GONOPROXY"):
                 env[name] = _joined(value, private)
     if command:
         ssh = git_ssh_command(environ, found, command)

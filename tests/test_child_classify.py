@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gotunnel.child.classify import Output, Verdict, go_verb, is_go_command
+from gotunnel.child.classify import Output, Verdict, go_verb, is_go_command, loads_modules
 
 OUTPUTS = sorted((Path(__file__).parent / "data" / "outputs").glob("*.txt"))
 HEAD = re.compile(
@@ -194,3 +194,15 @@ def test_a_log_of_failures_takes_little_memory() -> None:
     for _ in range(50):
         output.feed(REFUSED.encode() * 200)
     assert output.verdict(["go", "build"], 1).retry
+
+
+@pytest.mark.parametrize(
+    ("line", "loads"),
+    [
+        ("go mod tidy", True), ("go build ./...", True), ("go1.26 test", True), ("go -C x mod download", True),
+        ("go version", False), ("go env GOPROXY", False), ("go mod edit -json", False), ("go", False),
+        ("make", False), ("go work sync", True),
+    ],
+)  # fmt: skip
+def test_which_commands_may_ask_for_modules(line: str, loads: bool) -> None:
+    assert loads_modules(line.split()) is loads

@@ -52,11 +52,9 @@ def test_the_variables_of_the_contract() -> None:
 
 
 def test_mirrors_stand_before_the_user_s_list() -> None:
-    found = Found(goproxy="https://corp,off")
-    assert (
-        told(found=found, mirrors=["https://a", "https://b"])["GOPROXY"]
-        == "https://a|https://b|https://corp,off"
-    )
+    assert told(found=Found(goproxy="https://corp,off")).get("GOPROXY") is None
+    listed = with_mirrors("https://corp,off", ["https://a", "https://b"])
+    assert listed == told(goproxy=listed)["GOPROXY"] == "https://a|https://b|https://corp,off"
     assert with_mirrors(DEFAULT_GOPROXY, ["https://a"]) == "https://a|https://proxy.golang.org,direct"
 
 
@@ -65,6 +63,11 @@ def test_private_patterns_are_added_to_what_overrides_goprivate_too() -> None:
     assert (env["GOPRIVATE"], env["GONOSUMDB"]) == ("a.example,b.example/*", "c.example,b.example/*")
     assert "GONOPROXY" not in env
     assert told(private=["b.example"])["GOPRIVATE"] == "b.example"
+
+
+def test_offline_private_modules_come_from_the_store_too() -> None:
+    env = told(found=Found(gonoproxy="a.example"), private=["b.example"], offline=True)
+    assert (env["GONOPROXY"], env["GOPRIVATE"]) == ("none", "b.example")
 
 
 @pytest.mark.parametrize("text", ["https://goproxy.cn", "http://127.0.0.1:3000/x", "file:///srv/mod/"])
@@ -164,10 +167,21 @@ def test_a_user_s_git_proxies_are_overridden_and_nothing_else(home: dict[str, st
 # --- go --------------------------------------------------------------------------------------------
 
 
+def lists(found: Found) -> tuple[str, str, str, str]:
+    return found.goproxy, found.goprivate, found.gonoproxy, found.gonosumdb
+
+
 def test_what_go_says_of_itself(home: dict[str, str], tmp_path: Path) -> None:
-    assert read(home, cwd=str(tmp_path)) == Found()
+    found = read(home, cwd=str(tmp_path))
+    assert lists(found) == lists(Found())
+    assert found.gomod == os.devnull
+    assert found.gomodcache.endswith("/mod")
     user = {**home, "GOPROXY": "https://corp|direct", "GOPRIVATE": "a.example", "GONOSUMDB": "b.example"}
-    assert read(user, cwd=str(tmp_path)) == Found("https://corp|direct", "a.example", "", "b.example")
+    user["GOSUMDB"] = "sum.golang.google.cn"
+    found = read(user, cwd=str(tmp_path))
+    assert lists(found) == ("https://corp|direct", "a.example", "", "b.example")
+    assert (found.no_proxy_globs, found.no_sumdb_globs) == ("a.example", "b.example")
+    assert found.gosumdb == "sum.golang.google.cn"
 
 
 def test_a_list_of_its_own_counts_even_if_it_equals_goprivate(home: dict[str, str], tmp_path: Path) -> None:
@@ -176,7 +190,7 @@ def test_a_list_of_its_own_counts_even_if_it_equals_goprivate(home: dict[str, st
     written = {**home, "GOENV": str(tmp_path / "goenv")}
     for setting in ("GOPRIVATE=a.example", "GONOSUMDB=a.example"):
         subprocess.run(["go", "env", "-w", setting], env=written, check=True, timeout=60)
-    assert read(written, cwd=str(tmp_path)) == Found(DEFAULT_GOPROXY, "a.example", "", "a.example")
+    assert lists(read(written, cwd=str(tmp_path))) == (DEFAULT_GOPROXY, "a.example", "", "a.example")
 
 
 def test_asking_go_never_fetches_a_toolchain(home: dict[str, str], tmp_path: Path) -> None:
@@ -192,7 +206,7 @@ def test_without_go_and_git_the_environment_speaks(tmp_path: Path) -> None:
     nothing = {"PATH": str(tmp_path)}
     assert read(nothing) == Found()
     user = {**nothing, "GOPRIVATE": "a", "GOPROXY": "https://p", "GONOPROXY": "b"}
-    assert read(user) == Found("https://p", "a", "b", "")
+    assert lists(read(user)) == ("https://p", "a", "b", "")
 
 
 def test_a_go_that_fails_or_talks_nonsense_is_as_none(tmp_path: Path) -> None:
@@ -216,7 +230,7 @@ def test_our_own_commands_can_be_run() -> None:
 
 
 def test_go_takes_the_environment_we_make(home: dict[str, str], tmp_path: Path) -> None:
-    env = told(home, read(home, cwd=str(tmp_path)), mirrors=["https://m.example"], private=["p.example"])
+    env = told(home, read(home, cwd=str(tmp_path)), goproxy="https://m.example|direct", private=["p.example"])
     go = shutil.which("go", path=env["PATH"])
     assert go is not None
     names = ["GOPROXY", "GOPRIVATE", "GONOPROXY", "GONOSUMDB"]
@@ -224,7 +238,7 @@ def test_go_takes_the_environment_we_make(home: dict[str, str], tmp_path: Path) 
         [go, "env", "-json", *names], env=env, capture_output=True, check=True, timeout=60
     ).stdout
     assert json.loads(out) == {
-        "GOPROXY": "https://m.example|https://proxy.golang.org,direct",
+        "GOPROXY": "https://m.example|direct",
         "GOPRIVATE": "p.example", "GONOPROXY": "p.example", "GONOSUMDB": "p.example",
     }  # fmt: skip
 

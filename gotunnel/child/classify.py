@@ -126,6 +126,19 @@ def go_verb(argv: Sequence[str]) -> tuple[str, ...]:
     return tuple(words)
 
 
+# commands of go's that never ask for a module, as far as the command line tells
+_LOCAL = frozenset({"version", "env", "fmt", "help", "bug", "clean", "doc", "fix", "telemetry", "tool", ""})
+_LOCAL_MOD = frozenset({"edit", "init"})
+
+
+def loads_modules(argv: Sequence[str]) -> bool:
+    """True for a command of go's that may have to load modules."""
+    if not is_go_command(argv):
+        return False
+    verb = (*go_verb(argv), "", "")
+    return verb[0] not in _LOCAL and not (verb[0] in ("mod", "work") and verb[1] in _LOCAL_MOD)
+
+
 def classify(
     argv: Sequence[str],
     status: int,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gotunnel.config.load import Loaded, WaysOut
 
 USAGE = "gotunnel run [options] [--] CMD [ARG…]"
+WARM_AFTER = 0.15  # seconds in which a command that isn't go's may end before the ways out are opened
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,11 +85,12 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
 
     from gotunnel.address import HostPort
     from gotunnel.assemble import build_engine
+    from gotunnel.child.classify import loads_modules
     from gotunnel.child.retry import Runner
     from gotunnel.child.signals import Signals
     from gotunnel.cli.ask import terminal
     from gotunnel.cli.console import Console, tell
-    from gotunnel.goenv import compose, first_source, git_proxy_command, own_command, read
+    from gotunnel.goenv import compose, first_source, git_proxy_command, own_command, read, with_mirrors
     from gotunnel.observe.events import Event, EventLog, Exit, Ready
 
     started = time.monotonic()
@@ -130,15 +132,18 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
         )
         try:
             listen = config.listen.proxy
-            address = await engine.start(HostPort(listen.host, listen.port))
+            # what needs no network shall not pay for asyncssh's import
+            patient = 0.0 if loads_modules(args.argv) else WARM_AFTER
+            address = await engine.start(HostPort(listen.host, listen.port), warm_after=patient)
             emit(Ready(str(address), None, tuple(u.name for u in engine.pool.upstreams)))
             found = await asyncio.to_thread(read, os.environ)
+            mirrors = [*args.mirror, *config.go.mirrors]
             env = compose(
                 os.environ,
                 found,
                 proxy_url=engine.proxy_url,
                 run_id=run_id,
-                mirrors=[*args.mirror, *config.go.mirrors],
+                goproxy=with_mirrors(found.goproxy, mirrors) if mirrors else "",
                 private=config.go.private,
                 command=own_command(),
                 git_proxy=git_proxy_command(),

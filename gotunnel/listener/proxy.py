@@ -15,19 +15,20 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
+import socket
 from collections.abc import Callable
 from typing import cast
 
 import h11
 
 from gotunnel.address import HostPort, one_line
-from gotunnel.errors import ConfigError, DialError, NoWayOut, StreamLost
+from gotunnel.errors import DialError, NoWayOut, StreamLost
 from gotunnel.listener import socks
 from gotunnel.listener.auth import allowed, matches
 from gotunnel.listener.forward import forward
 from gotunnel.listener.limits import Seldom, Slots
+from gotunnel.listener.sockets import BACKLOG, address_of, bind
 from gotunnel.relay.copy import relay
 from gotunnel.tasks import Tasks
 from gotunnel.upstream.dialer import Dialer, Stream
@@ -93,19 +94,13 @@ class Endpoint:
         self._tasks = Tasks("listener")
         self._server: asyncio.Server | None = None
 
-    async def start(self, address: HostPort | None = None) -> HostPort:
-        """Listen; port 0 (the default) takes a free one.  Raises ConfigError where it can't."""
-        host, port = (address.host, address.port) if address is not None else ("127.0.0.1", 0)
+    async def start(self, where: HostPort | socket.socket | None = None) -> HostPort:
+        """Listen there; port 0 (the default) takes a free one.  Raises ConfigError where it can't."""
+        if not isinstance(where, socket.socket):
+            where = bind(where or HostPort("127.0.0.1", 0), "listen.proxy")
         loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(self._accept, host, port, backlog=1024)
-        except OSError as error:
-            words = "already in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
-            raise ConfigError(
-                f"listen.proxy {host}:{port}: {words}; choose another address, or port 0 for a free one"
-            ) from error
-        bound = self._server.sockets[0].getsockname()
-        return HostPort(bound[0], bound[1])
+        self._server = await loop.create_server(self._accept, sock=where, backlog=BACKLOG)
+        return address_of(where)
 
     async def close(self) -> None:
         """Stop listening and end every connection."""

@@ -1,10 +1,9 @@
-"""Configuration becomes objects; the only place where that happens.
-
-An `Engine` is everything between a client and the network: endpoint -> router -> pool -> chains.
-"""
+"""An `Engine` is everything between a client and the network: endpoint -> router -> pool -> chains."""
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,12 +53,20 @@ class Engine:
         where = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address.host, self.address.host)  # noqa: S104
         return f"http://{credentials}{HostPort(where, self.address.port)}"
 
-    async def start(self, listen: HostPort) -> HostPort:
-        """Listen, and begin to open the ways out, which nobody waits for.  Raises ConfigError."""
+    async def start(self, where: HostPort | socket.socket, *, warm_after: float = 0.0) -> HostPort:
+        """Listen, and begin to open the ways out, which nobody waits for.  Raises ConfigError.
+
+        `warm_after`: seconds to let pass before that, for a command that may need no network at all; no dial
+        waits for it.
+        """
         raise_limit()
-        self.address = await self.endpoint.start(listen)
-        self.tasks.spawn("warm", self.pool.warm())
+        self.address = await self.endpoint.start(where)
+        self.tasks.spawn("warm", self._warm(warm_after))
         return self.address
+
+    async def _warm(self, after: float) -> None:
+        await asyncio.sleep(after)
+        await self.pool.warm()
 
     def watch(self, url: str, *, every: float, timeout: float) -> None:
         """Probe every way out from now on, by `url`; "" watches nothing.  Raises ConfigError."""
