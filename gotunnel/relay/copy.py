@@ -5,16 +5,19 @@ Rules:
 - Back-pressure: when one side's transport is full the other side's reading is paused, so that a relay holds
   at most the two transports' write buffers (and an SSH channel's window).
 - A side that is lost without EOF resets the other side: a cut transfer must not look complete.
+- A direction that has carried much between two plain sockets is handed to the kernel (`splice`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import struct
 from dataclasses import dataclass
 
+from gotunnel.relay.splice import BULK, Pump, can_splice
 from gotunnel.upstream.dialer import Stream
 
 
@@ -30,7 +33,7 @@ class Outcome:
 class _End:
     """The receiver of one side: passes what comes to the other side."""
 
-    __slots__ = ("count", "done", "eof", "finished", "lost", "other", "stream")
+    __slots__ = ("count", "done", "eof", "finished", "lost", "other", "promotion", "pump", "stream")
 
     def __init__(self, stream: Stream, finished: asyncio.Future[Exception | None]) -> None:
         self.stream = stream
@@ -39,11 +42,15 @@ class _End:
         self.eof = False
         self.lost = False
         self.finished = finished
+        self.promotion: bool | None = None  # None: not yet worth it; True: as soon as the other side is empty
+        self.pump: Pump | None = None
 
     def data_received(self, data: bytes) -> None:
         self.count += len(data)
         if not self.other.lost:
             self.other.stream.write(data)
+            if self.count >= BULK and self.promotion is None:
+                self._promote()
 
     def eof_received(self) -> bool:
         self.eof = True
@@ -58,6 +65,8 @@ class _End:
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         other = self.other
+        self.stop()
+        other.stop()
         if other.lost:
             if not self.finished.done():
                 self.finished.set_result(None)
@@ -74,8 +83,51 @@ class _End:
             self.other.stream.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        if not self.other.lost:
+        if self.other.promotion:
+            self.other.hand_to_kernel()
+        elif not self.other.lost and self.other.pump is None:
             self.other.stream.transport.resume_reading()
+
+    # --- the kernel's path -------------------------------------------------------------------------
+
+    def _promote(self) -> None:
+        """Much comes from this side: once the other side's buffer is empty the kernel does it alone."""
+        other = self.other.stream
+        self.promotion = can_splice(self.stream, other)
+        if not self.promotion:
+            return
+        self.stream.transport.pause_reading()
+        sink = other.transport
+        assert isinstance(sink, asyncio.WriteTransport)
+        sink.set_write_buffer_limits(0)  # resume_writing then means: nothing is left
+        if not sink.get_write_buffer_size():
+            self.hand_to_kernel()
+
+    def hand_to_kernel(self) -> None:
+        self.promotion = False
+        try:
+            self.pump = Pump(self.stream, self.other.stream, moved=self._moved, ended=self._ended)
+        except OSError:  # no descriptor left
+            self.stream.transport.resume_reading()
+
+    def _moved(self, count: int) -> None:
+        self.count += count
+        self.stream.received += count
+
+    def _ended(self, error: OSError | None) -> None:
+        self.pump = None
+        if error is None:
+            self.stream.eof_received()
+        elif error.errno in (errno.EPIPE, errno.ESHUTDOWN):
+            self.other.stream.abort()  # its loss resets this side
+        else:
+            self.stream.abort()
+
+    def stop(self) -> None:
+        self.promotion = False
+        if self.pump is not None:
+            self.pump.stop()
+            self.pump = None
 
 
 def reset(stream: Stream) -> None:
@@ -103,6 +155,8 @@ async def relay(a: Stream, b: Stream) -> Outcome:
                 end.stream.transport.pause_reading()
         error = await finished
     finally:
+        for end in (left, right):
+            end.stop()
         for stream in (a, b):
             reset(stream)
     return Outcome(left.count, right.count, error)
