@@ -32,7 +32,7 @@ DEFAULT_GOSUMDB = "sum.golang.org"
 _READ_TIMEOUT = 10.0  # seconds
 _NAMES = (
     *("GOPROXY", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOENV", "GOSUMDB", "GOMODCACHE", "GOFLAGS"),
-    *("GOAUTH", "GOMOD", "GOWORK"),
+    *("GOAUTH", "GOMOD", "GOWORK", "GO111MODULE", "GOVERSION", "GOOS", "GOARCH"),
 )
 _LOOPBACK = "localhost,127.0.0.1,::1"
 # assignments and an unquoted program, as a shell reads them
@@ -56,6 +56,9 @@ class Found:
     goauth: str = ""
     gomod: str = ""  # the go.mod in use, "" or /dev/null where there is none
     gowork: str = ""
+    go111module: str = ""
+    goversion: str = ""  # of the go at hand, "go1.26.8"
+    platform: str = ""  # "linux-amd64"
     git_ssh: str = ""  # core.sshCommand
     git_proxies: tuple[str, ...] = ()  # names of the settings http.proxy, http.URL.proxy, remote.NAME.proxy
 
@@ -92,6 +95,9 @@ def read(environ: Mapping[str, str], *, cwd: str | None = None) -> Found:
         goauth=values["GOAUTH"],
         gomod=values["GOMOD"],
         gowork=values["GOWORK"],
+        go111module=values["GO111MODULE"],
+        goversion=values["GOVERSION"],
+        platform="-".join(filter(None, (values["GOOS"], values["GOARCH"]))),
         git_ssh=ssh,
         git_proxies=tuple(dict.fromkeys(proxies)),
     )

@@ -72,13 +72,16 @@ def _has_ways(dialer: Dialer) -> TypeGuard[Ways]:
 
 
 class RejectDialer:
-    """Says no to every target."""
+    """Says no to every target; `why` is what it is rejected by."""
 
     label = "reject"
 
+    def __init__(self, why: str = "a route") -> None:
+        self._why = why
+
     async def dial(self, target: HostPort) -> Stream:
         raise DialError(
-            "proxy.denied", f"{target}: rejected by a route", blame=Blame.POLICY, another_way=False
+            "proxy.denied", f"{target}: rejected by {self._why}", blame=Blame.POLICY, another_way=False
         )
 
     async def warm(self) -> None:

@@ -13,6 +13,7 @@ from gotunnel.config.load import WaysOut, load, resolve_upstreams
 from gotunnel.config.model import Config, Route, Upstream
 from gotunnel.errors import ConfigError, DialError
 from gotunnel.observe.events import Event
+from gotunnel.pool.pool import Pool
 from tests.gotunnel_alone import environment
 
 
@@ -99,16 +100,18 @@ match = ["d.example"]
 to = "reject"
 """
     made = engine(tmp_path, text)
-    pick = made.dialer.pick  # type: ignore[attr-defined]
-    by = {host: pick(HostPort(f"{host}.example", 1)) for host in "abcde"}
-    assert [u.name for u in by["a"].upstreams] == ["office"]
-    assert [u.name for u in by["b"].upstreams] == ["office"]
+    by = {host: made.router.pick(HostPort(f"{host}.example", 1)) for host in "abcde"}
+    tagged, named = by["a"], by["b"]
+    assert isinstance(tagged, Pool)
+    assert isinstance(named, Pool)
+    assert [u.name for u in tagged.upstreams] == ["office"]
+    assert [u.name for u in named.upstreams] == ["office"]
     assert [by[host].label for host in "cde"] == ["direct:", "reject", "pool"]
     assert [u.name for u in made.pool.upstreams] == ["tokyo", "office"]
     # what is known of a way out is known to every pool that it is in
-    assert by["a"].upstreams[0] is made.pool.upstreams[1]
+    assert tagged.upstreams[0] is made.pool.upstreams[1]
     with pytest.raises(DialError, match="rejected"):
-        await made.dialer.dial(HostPort("d.example", 1))
+        await made.router.dial(HostPort("d.example", 1))
     await made.close()
 
 

@@ -19,7 +19,8 @@ LAYERS = (
     ("pool",),
     ("upstream", "relay"),
     ("wire",),
-    ("findings", "observe", "pattern", "tasks", "address", "errors", "openfiles", "storage"),
+    ("storage",),
+    ("findings", "observe", "pattern", "tasks", "address", "errors", "openfiles"),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 CONFIG_MAY = {"address", "errors", "pattern", "upstream.spec"}

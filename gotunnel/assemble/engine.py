@@ -36,7 +36,7 @@ class Engine:
 
     pool: Pool
     pools: tuple[Pool, ...]
-    dialer: Dialer
+    router: Router
     endpoint: Endpoint
     builder: ChainBuilder
     user: str
@@ -53,15 +53,16 @@ class Engine:
         where = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address.host, self.address.host)  # noqa: S104
         return f"http://{credentials}{HostPort(where, self.address.port)}"
 
-    async def start(self, where: HostPort | socket.socket, *, warm_after: float = 0.0) -> HostPort:
+    async def start(self, where: HostPort | socket.socket, *, warm_after: float | None = 0.0) -> HostPort:
         """Listen, and begin to open the ways out, which nobody waits for.  Raises ConfigError.
 
         `warm_after`: seconds to let pass before that, for a command that may need no network at all; no dial
-        waits for it.
+        waits for it.  None: not at all.
         """
         raise_limit()
         self.address = await self.endpoint.start(where)
-        self.tasks.spawn("warm", self._warm(warm_after))
+        if warm_after is not None:
+            self.tasks.spawn("warm", self._warm(warm_after))
         return self.address
 
     async def _warm(self, after: float) -> None:
@@ -97,11 +98,12 @@ def build_engine(
     on_failure: Callable[[HostPort, DialError], None] | None = None,
     tell: Callable[[str], None] | None = None,
     adjust: Callable[[Chain], Chain] = lambda chain: chain,
+    offline: bool = False,
 ) -> Engine:
     """All objects of one run.
 
     `ask` is for what a jump host wants of a person; `adjust` puts the command line's -i, -F and
-    --known-hosts in.
+    --known-hosts in; `offline` rejects every target.
 
     Raises ConfigError.
     """
@@ -153,7 +155,7 @@ def build_engine(
 
     routes = [Route(tuple(map(Pattern.parse, r.match)), dialer_for(r.to)) for r in ways.routes]
     user, secret = _credentials(config)
-    router = Router(routes, main)
+    router = Router([], RejectDialer("--offline")) if offline else Router(routes, main)
     limits = config.limits
     endpoint = Endpoint(
         router,

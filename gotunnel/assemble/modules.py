@@ -8,32 +8,34 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from gotunnel.address import HostPort
 from gotunnel.config.model import Config
 from gotunnel.errors import ConfigError, DialError, ModuleError
-from gotunnel.goenv import Found
+from gotunnel.goenv import Found, with_mirrors
 from gotunnel.listener.auth import new_secret
+from gotunnel.listener.sockets import address_of, bind
 from gotunnel.observe.events import Emit
-from gotunnel.tasks import Tasks
 from gotunnel.upstream.dialer import Stream, Ways
 
 if TYPE_CHECKING:
-    from gotunnel.modproxy.fetch import Fetcher
-    from gotunnel.modproxy.prefetch import Progress
-    from gotunnel.modproxy.proxy import ModProxy, Project
+    from gotunnel.modproxy.fetch import Fetcher, Source
+    from gotunnel.modproxy.gosum import GoSum
+    from gotunnel.modproxy.proxy import Answer, ModProxy, Project
     from gotunnel.modproxy.server import Server
     from gotunnel.modproxy.sources import SourceList
-    from gotunnel.modproxy.sumdb import SumDB
+    from gotunnel.modproxy.sumdb import SumDB, SumDBSetting
     from gotunnel.storage.store import Store
 
 
@@ -105,77 +107,233 @@ class _Reporting:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a run has of the module proxy: `goproxy` is CMD's list, secret included."""
+    """What a run has of the module proxy: `goproxy` is the list for CMD, "" leaves the user's own."""
 
-    secret: str
     goproxy: str
-    project: Project
-    proxy: ModProxy
+    secret: str = ""
+    project: Project | None = None
+    proxy: ModProxy | None = None
 
 
 class Modules:
-    """The module proxy of one engine; `start` binds, `open` lets a run in, `close` leaves nothing behind."""
+    """The module proxy of one engine: `start` listens, `open` lets a run in."""
 
     def __init__(
         self,
         config: Config,
         ways: Ways,
+        store: Store,
         *,
         emit: Emit,
         tell: Callable[[str], None],
         on_failure: Callable[[HostPort, DialError], None] = lambda target, error: None,
-        proxy_url: Callable[[], str] = lambda: "",
         offline: bool = False,
     ) -> None:
-        """`proxy_url` is asked for when an object store is opened, whose own HTTP goes by our endpoint."""
         self._config = config
         self._ways: Ways = _Reporting(ways, on_failure)
         self._emit, self._tell = emit, tell
-        self._proxy_url = proxy_url
         self._offline = offline or config.cache.offline
-        self._tasks = Tasks("modules")
         self._socket: socket.socket | None = None
-        self._stack = contextlib.AsyncExitStack()
         self._server: Server | None = None
         self._fetcher: Fetcher | None = None
-        self._store: Store | None = None
-        self._proxies: dict[str, ModProxy] = {}
-        self._databases: dict[str, SumDB | None] = {}
+        self._proxies: dict[str, ModProxy] = {}  # by the list of sources
+        self._databases: dict[tuple[str, str], SumDB | None] = {}  # by GOSUMDB and the list of sources
+        self._of: dict[str, ModProxy] = {}  # by run
+        self._listeners: dict[str, Callable[[str], None]] = {}
+        self.store = store
         self.address: HostPort | None = None
 
     async def start(self, where: HostPort | socket.socket) -> HostPort:
         """Listen; who connects before the rest is ready waits.  Raises ConfigError."""
+        from gotunnel.modproxy.server import Server
+
         self._socket = where if isinstance(where, socket.socket) else bind(where, "listen.modproxy")
         self.address = address_of(self._socket)
+        self._server = Server(self)
+        await self._server.start(self._socket)
         return self.address
 
-    async def open(self, found: Found, directory: Path, *, run_id: str, mirrors: Sequence[str] = ()) -> Opened:
-        """Let a run in: what go is told there (`found`), in the directory of its main module.
+    async def answer(self, path: str, project: Project, *, priority: int = 0) -> Answer:
+        """What the server asks.  Raises ModuleError."""
+        if (listener := self._listeners.get(project.id)) is not None:
+            listener(unquote(path))
+        return await self._of[project.id].answer(path, project, priority=priority)
 
-        Raises ConfigError, StoreError.
+    async def open(
+        self,
+        found: Found,
+        sums: GoSum,
+        *,
+        run_id: str,
+        mirrors: Sequence[str] = (),
+        secret: str = "",
+    ) -> Opened:
+        """Let a run in: `found` is what go is told there, `sums` its main module's.
+
+        Raises ConfigError for a GOPROXY or GOSUMDB that go would refuse.
         """
-        from gotunnel.modproxy.gosum import read_go_sums
         from gotunnel.modproxy.proxy import Project
         from gotunnel.modproxy.sources import child_goproxy, parse_list
         from gotunnel.modproxy.verify import Verifier
 
         listed = with_mirrors(found.goproxy, mirrors) if mirrors else found.goproxy
-        sources = parse_list(listed)
-        proxy = await self._proxy(sources, listed)
-        database = self._database(found.gosumdb, sources)
-        private = ",".join(filter(None, [found.no_proxy_globs, *self._config.go.private]))
-        unsummed = ",".join(filter(None, [found.no_sumdb_globs, *self._config.go.private]))
-        sums = await asyncio.to_thread(read_go_sums, directory)
+        try:
+            sources = parse_list(listed, mirrors)
+        except ValueError:
+            return Opened(listed if mirrors else "")  # go says itself what is wrong
+        if not sources.entries and not self._offline:
+            return Opened("")
+        database = self._database(found.gosumdb, sources, listed)
+        proxy = self._proxy(sources, listed)
+        globs = self._config.go.private
         project = Project(
             id=run_id,
-            verifier=Verifier(sums, unsummed, database),
-            private="" if self._offline else private,
+            verifier=Verifier(sums, ",".join(filter(None, [found.no_sumdb_globs, *globs])), database),
+            private="" if self._offline else ",".join(filter(None, [found.no_proxy_globs, *globs])),
+            sumdb_name=database.name if database is not None else "",
             sumdb=database,
         )
-        server = await self._serve()
-        secret = new_secret()
-        server.add(secret, proxy, project)
+        self._of[run_id] = proxy
+        assert self._server is not None
         assert self.address is not None
-        url = f"http://{self.address}/{secret}"
-        goproxy = child_goproxy(sources, url, filtered=bool(self._config.go.filter), offline=self._offline)
-        return Opened(secret, goproxy, project, proxy)
+        secret = secret or new_secret()
+        self._server.add(secret, project)
+        goproxy = child_goproxy(
+            sources,
+            f"http://{self.address}/{secret}",
+            filtered=bool(self._config.go.filter),
+            offline=self._offline,
+        )
+        return Opened(goproxy, secret, project, proxy)
+
+    def listen(self, run_id: str, asked: Callable[[str], None]) -> None:
+        """`asked` hears of every path that this run's go asks for."""
+        self._listeners[run_id] = asked
+
+    def shut(self, opened: Opened) -> None:
+        """The run is over: its secret opens nothing any more."""
+        if self._server is not None and opened.project is not None:
+            self._server.remove(opened.secret)
+            self._of.pop(opened.project.id, None)
+            self._listeners.pop(opened.project.id, None)
+
+    async def prepare(self) -> None:
+        """Import now what the first answer needs."""
+        if self._server is not None:
+            await self._server.prepare()
+
+    async def close(self) -> None:
+        """Stop listening, end what is under way; the store is its owner's."""
+        if self._server is not None:
+            await self._server.close()
+        for database in self._databases.values():
+            if database is not None:
+                await database.close()
+        for proxy in self._proxies.values():
+            await proxy.close()
+
+    # --- parts ---------------------------------------------------------------------------------------
+
+    def fetcher(self) -> Fetcher:
+        """The one fetcher of all proxies."""
+        if self._fetcher is None:
+            from gotunnel.modproxy.credentials import read_credentials
+            from gotunnel.modproxy.fetch import Fetcher
+
+            credentials, complaints = read_credentials(os.environ, os.environ.get("GOAUTH", "netrc"))
+            for line in complaints:
+                self._tell(line)
+            stall = self._config.pool.stall
+            self._fetcher = Fetcher(self._ways, emit=self._emit, stall=stall, credentials=credentials)
+        return self._fetcher
+
+    def _proxy(self, sources: SourceList, listed: str) -> ModProxy:
+        if listed not in self._proxies:
+            from gotunnel.modproxy.filter import Filter
+            from gotunnel.modproxy.proxy import ModProxy
+
+            rules = [{"module": rule.module, "action": rule.action} for rule in self._config.go.filter]
+            self._proxies[listed] = ModProxy(
+                sources,
+                self.fetcher(),
+                self.store,
+                emit=self._emit,
+                list_ttl=self._config.cache.list_ttl,
+                offline=self._offline,
+                filter=Filter.parse(rules),
+                hedge=self._config.pool.hedge,
+                tell=self._tell,
+            )
+        return self._proxies[listed]
+
+    def _database(self, setting: str, sources: SourceList, listed: str) -> SumDB | None:
+        """The checksum database that GOSUMDB names, None where it is off.  Raises ConfigError."""
+        key = (setting, listed)
+        if key not in self._databases:
+            from gotunnel.modproxy.sumdb import SumDB, parse_gosumdb
+
+            try:
+                parsed = parse_gosumdb(setting)
+            except ValueError as error:
+                raise ConfigError(f"GOSUMDB: {error}; go env -u GOSUMDB restores the default") from None
+            self._databases[key] = None
+            if parsed is not None:
+                path = SumPath(parsed, sources, self.fetcher, offline=self._offline)
+                self._databases[key] = SumDB(parsed, path.fetch, self.store)
+        return self._databases[key]
+
+
+class SumPath:
+    """How a checksum database is reached: through the first source that carries it, else by itself.
+
+    As cmd/go/internal/modfetch/sumdb.go does it: a URL in GOSUMDB goes past the sources; 404 and 410 to
+    `/supported` lead to the next source, at last to the database; what was found holds for the whole run.
+    """
+
+    def __init__(
+        self,
+        setting: SumDBSetting,
+        sources: SourceList,
+        fetcher: Callable[[], Fetcher],
+        *,
+        offline: bool,
+    ) -> None:
+        self._setting, self._sources, self._fetcher = setting, sources, fetcher
+        self._offline = offline
+        self._base: tuple[Source, str] | None = None
+        self._finding = asyncio.Lock()
+
+    async def fetch(self, path: str) -> bytes:
+        """What stands at `path` of the database.  Raises ModuleError."""
+        if self._offline:
+            raise ModuleError(
+                "sum.unverifiable",
+                f"offline: {path} of {self._setting.name} is not in the store",
+                http_status=503,
+                subject=path,
+            )
+        async with self._finding:
+            if self._base is None:
+                self._base = await self._find()
+        source, prefix = self._base
+        return await self._get(source, prefix + path)
+
+    async def _find(self) -> tuple[Source, str]:
+        from gotunnel.modproxy.fetch import Source
+        from gotunnel.modproxy.sources import after_error
+
+        name = self._setting.name
+        if not self._setting.url:
+            for source, separator in self._sources.entries:
+                try:
+                    await self._get(source, f"sumdb/{name}/supported")
+                except ModuleError as error:
+                    if after_error(separator, error):
+                        continue
+                    raise
+                return source, f"sumdb/{name}/"
+        return Source(self._setting.base), ""
+
+    async def _get(self, source: Source, path: str) -> bytes:
+        found = await self._fetcher().fetch(source, path, limit=1 << 20, spool=None)
+        return found.data or b""

@@ -46,11 +46,13 @@ class Runner:
         retries: int = 3,
         any_command: bool = False,
         backoff: tuple[float, float] = (0.5, 10.0),
+        wipe: Callable[[], bytes] = bytes,
     ) -> None:
         self._argv = list(argv)
         self._signals = signals
         self._emit = emit
         self._tell = tell
+        self._wipe = wipe
         self._any_command = any_command
         self._retries = retries
         self._backoff = Backoff(*backoff)
@@ -112,7 +114,11 @@ class Runner:
     ) -> ChildResult | None:
         """One run of CMD; None if the deadline ended it."""
         async with Child(
-            self._argv, env=env, signals=self._signals, on_stderr=output.feed if output else None
+            self._argv,
+            env=env,
+            signals=self._signals,
+            on_stderr=output.feed if output else None,
+            wipe=self._wipe,
         ) as child:
             expired = False
 

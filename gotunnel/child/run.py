@@ -83,15 +83,17 @@ class Child:
         signals: Signals,
         cwd: str | None = None,
         on_stderr: Callable[[bytes], None] | None = None,
+        wipe: Callable[[], bytes] = bytes,
         grace: float = 10.0,
     ) -> None:
         """`env` is CMD's whole environment, and its PATH is searched for argv[0].
 
-        `on_stderr` gets what CMD writes to standard error.  `grace`: seconds that CMD has to end after
+        `on_stderr` gets what CMD writes to standard error, `wipe` gives what is written there first (it
+        takes a line of ours away).  `grace`: seconds that CMD has to end after
         a SIGTERM, by us or by a signal to us, before everything is killed.
         """
         self._argv, self._env, self._cwd = list(argv), dict(env), cwd
-        self._signals, self._on_stderr, self._grace = signals, on_stderr, grace
+        self._signals, self._on_stderr, self._wipe, self._grace = signals, on_stderr, wipe, grace
         self._loop = asyncio.get_running_loop()
         self._control: int | None = None
         self._reports = asyncio.StreamReader()
@@ -139,7 +141,7 @@ class Child:
             source = os.fdopen(reports, "rb", buffering=0)
             self._transport, _ = await self._loop.connect_read_pipe(lambda: protocol, source)
             if self._on_stderr is not None:
-                self._tee = Tee(self._on_stderr)
+                self._tee = Tee(self._on_stderr, wipe=self._wipe)
             sweep.be_subreaper()  # for `_rescue`
             mask = self._spawn(control, report)
         finally:

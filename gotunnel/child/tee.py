@@ -17,10 +17,15 @@ from collections.abc import Callable
 
 
 class Tee:
-    """A pipe whose `write_end` CMD gets; `on_bytes` is called in the event loop, in order."""
+    """A pipe whose `write_end` CMD gets; `on_bytes` is called in the event loop, in order.
 
-    def __init__(self, on_bytes: Callable[[bytes], None], out: int = 2) -> None:
-        self._on_bytes, self._out = on_bytes, out
+    `wipe` gives what has to be written before anything else, from any thread.
+    """
+
+    def __init__(
+        self, on_bytes: Callable[[bytes], None], out: int = 2, *, wipe: Callable[[], bytes] = bytes
+    ) -> None:
+        self._on_bytes, self._out, self._wipe = on_bytes, out, wipe
         self._source, self.write_end = os.pipe()
         self._ended, self._end = os.pipe()  # written when no writer is left that counts
         self._loop = asyncio.get_running_loop()
@@ -66,6 +71,7 @@ class Tee:
 
     def _pass_on(self, data: bytes) -> bool:
         self._call(self._on_bytes, data)
+        data = self._wipe() + data
         while data:
             try:
                 data = data[os.write(self._out, data) :]

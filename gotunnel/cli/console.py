@@ -9,9 +9,17 @@ Rules:
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from gotunnel.address import one_line, redact
 from gotunnel.observe.events import BreakerChange, Event, Failover
+
+_wipes: list[Callable[[], bytes]] = []  # takes the line of progress away, while there is one
+
+
+def wiped_by(wipe: Callable[[], bytes]) -> None:
+    """What `wipe` gives is written before each line from now on."""
+    _wipes[:] = [wipe]
 
 
 def tell(text: str) -> None:
@@ -19,7 +27,8 @@ def tell(text: str) -> None:
     if sys.stderr is None:
         return  # it was closed before we came
     try:
-        sys.stderr.write(f"gotunnel: {one_line(redact(text), 1000)}\n")
+        before = "".join(wipe().decode() for wipe in _wipes)
+        sys.stderr.write(f"{before}gotunnel: {one_line(redact(text), 1000)}\n")
         sys.stderr.flush()
     except (OSError, ValueError):
         pass  # nobody listens any more

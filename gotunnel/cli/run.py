@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import secrets
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gotunnel.cli.options import add_ways, load_ways, ssh_defaults
@@ -22,10 +22,10 @@ from gotunnel.errors import ConfigError, GotunnelError, UsageError
 
 if TYPE_CHECKING:
     from gotunnel.child.signals import Signals
+    from gotunnel.cli.progress import Line, Progress
     from gotunnel.config.load import Loaded, WaysOut
 
 USAGE = "gotunnel run [options] [--] CMD [ARG…]"
-WARM_AFTER = 0.15  # seconds in which a command that isn't go's may end before the ways out are opened
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,13 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", metavar="DURATION", help="for the whole run, such as 90s or 10m (status 124)"
     )
     group.add_argument("--events", metavar="FILE", help="events as JSON lines; - is standard error")
-    # what they switch off isn't there yet, so each holds already; scripts may name them from the start
-    for option, words in (
-        ("daemon", "running serve"),
-        ("modproxy", "module proxy"),
-        ("prefetch", "prefetch"),
-    ):
-        group.add_argument(f"--no-{option}", action="store_true", help=f"no {words} (this version has none)")
+    group.add_argument("--no-daemon", action="store_true", help="don't use a running serve")
+    group.add_argument(
+        "--no-modproxy", action="store_true", help="no module proxy: go asks the sources itself"
+    )
+    group.add_argument("--no-prefetch", action="store_true", help="fetch only what go asks for")
+    group.add_argument("--offline", action="store_true", help="no network: modules come from the store alone")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -81,21 +80,21 @@ def _duration(text: str) -> float:
 
 
 async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout: float | None) -> int:
-    import asyncio
-
-    from gotunnel.address import HostPort
     from gotunnel.assemble import build_engine
-    from gotunnel.child.classify import loads_modules
+    from gotunnel.child.classify import is_go_command
     from gotunnel.child.retry import Runner
     from gotunnel.child.signals import Signals
     from gotunnel.cli.ask import terminal
-    from gotunnel.cli.console import Console, tell
-    from gotunnel.goenv import compose, first_source, git_proxy_command, own_command, read, with_mirrors
-    from gotunnel.observe.events import Event, EventLog, Exit, Ready
+    from gotunnel.cli.console import Console, tell, wiped_by
+    from gotunnel.cli.progress import Line, Progress, wanted
+    from gotunnel.cli.run_parts import own_parts
+    from gotunnel.observe.events import Event, EventLog, Exit
+    from gotunnel.tasks import Tasks
 
     started = time.monotonic()
     run_id = secrets.token_hex(6)
     config = loaded.config
+    offline = args.offline or config.cache.offline
     console = Console(quiet=args.quiet)
     with contextlib.ExitStack() as stack:
         log = None
@@ -106,8 +105,14 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
                 raise ConfigError(f"--events {args.events}: {error.strerror}") from error
             stack.callback(log.close)
 
+        line, progress = Line(), Progress()
+        shown = not args.quiet and is_go_command(args.argv) and wanted(os.environ)
+        if shown:
+            wiped_by(line.wipe)
+
         def emit(event: Event) -> None:
             console(event)
+            progress(event)
             if log is not None:
                 log(event)
 
@@ -120,6 +125,7 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
             retries=config.retry.attempts,
             any_command=args.retries is not None,
             backoff=(config.retry.backoff.first, config.retry.backoff.last),
+            wipe=line.wipe,
         )
         engine = build_engine(
             config,
@@ -129,41 +135,49 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
             tell=tell,
             ask=terminal(),
             adjust=lambda chain: ssh_defaults(args, chain),
+            offline=offline,
         )
         try:
-            listen = config.listen.proxy
-            # what needs no network shall not pay for asyncssh's import
-            patient = 0.0 if loads_modules(args.argv) else WARM_AFTER
-            address = await engine.start(HostPort(listen.host, listen.port), warm_after=patient)
-            emit(Ready(str(address), None, tuple(u.name for u in engine.pool.upstreams)))
-            found = await asyncio.to_thread(read, os.environ)
-            mirrors = [*args.mirror, *config.go.mirrors]
-            env = compose(
-                os.environ,
-                found,
-                proxy_url=engine.proxy_url,
-                run_id=run_id,
-                goproxy=with_mirrors(found.goproxy, mirrors) if mirrors else "",
-                private=config.go.private,
-                command=own_command(),
-                git_proxy=git_proxy_command(),
-            )
-            probe = config.pool.probe
-            url = probe.url or first_source(env.get("GOPROXY") or found.goproxy)
-            engine.watch(url, every=probe.every, timeout=probe.timeout)
-            status = await runner.run(env, engine.pool, timeout=timeout)
+            async with contextlib.AsyncExitStack() as parts:
+                parts.push_async_callback(engine.close)
+                stands = await own_parts(
+                    args,
+                    config,
+                    engine,
+                    runner,
+                    parts,
+                    emit=emit,
+                    run_id=run_id,
+                    offline=offline,
+                    planned=progress.planned,
+                )
+                if shown:
+                    ticking = Tasks("progress")
+                    parts.push_async_callback(ticking.close)
+                    parts.callback(line.clear)
+                    ticking.spawn("tick", _tick(line, progress))
+                status = await runner.run(stands.env, engine.pool, timeout=timeout)
         except GotunnelError as error:
             emit(Exit(error.status, runner.attempts, (time.monotonic() - started) * 1000))
             raise
-        finally:
-            await engine.close()
         if runner.wants_mirror and not ways.configured and not args.mirror:
-            await _suggest_mirror(args.argv, [*config.go.mirrors, *re.split("[,|]", found.goproxy)], signals)
+            await _suggest_mirror(args.argv, stands.sources, signals)
         emit(Exit(status, runner.attempts, (time.monotonic() - started) * 1000))
     return status
 
 
-async def _suggest_mirror(argv: list[str], tried: list[str], signals: Signals) -> None:
+async def _tick(line: Line, progress: Progress) -> None:
+    import asyncio
+
+    while True:
+        await asyncio.sleep(0.25)
+        if text := progress.text():
+            line.show(text)
+        else:
+            line.clear()
+
+
+async def _suggest_mirror(argv: list[str], tried: Sequence[str], signals: Signals) -> None:
     import asyncio
     import shlex
 

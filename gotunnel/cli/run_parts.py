@@ -1,0 +1,182 @@
+"""What a run stands on when it brings its own: engine, module proxy, prefetch; and the environment of CMD.
+
+Rules:
+- All sockets listen before CMD starts; what is behind them may come later.
+- Offline nothing is dialled: neither for go nor for anybody else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gotunnel.address import HostPort, one_line
+from gotunnel.errors import ConfigError
+from gotunnel.goenv import (
+    Found,
+    compose,
+    first_source,
+    git_proxy_command,
+    own_command,
+    read,
+    with_mirrors,
+)
+from gotunnel.observe.events import Emit, Ready
+from gotunnel.tasks import Tasks
+
+if TYPE_CHECKING:
+    from gotunnel.assemble import Engine
+    from gotunnel.assemble.modules import Modules, Opened
+    from gotunnel.child.retry import Runner
+    from gotunnel.config.model import Config
+    from gotunnel.modproxy.gosum import GoSum
+    from gotunnel.modproxy.prefetch import Settings
+
+_log = logging.getLogger("gotunnel.run")
+WARM_AFTER = 0.15  # seconds in which a command that isn't go's may end before the ways out are opened
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """`env` is CMD's whole environment, `sources` are the entries of go's own list."""
+
+    env: dict[str, str]
+    sources: tuple[str, ...]
+
+
+async def own_parts(
+    args: argparse.Namespace,
+    config: Config,
+    engine: Engine,
+    runner: Runner,
+    stack: contextlib.AsyncExitStack,
+    *,
+    emit: Emit,
+    run_id: str,
+    offline: bool,
+    planned: Callable[[int], None] = lambda count: None,
+) -> Parts:
+    """Start everything; `stack` ends it.  `planned` hears how many files are wanted.  Raises ConfigError."""
+    from gotunnel.child.classify import loads_modules
+    from gotunnel.cli.console import tell
+
+    proxy = config.listen.proxy
+    # what needs no network shall not pay for asyncssh's import
+    warm_after = None if offline else 0.0 if loads_modules(args.argv) else WARM_AFTER
+    address = await engine.start(HostPort(proxy.host, proxy.port), warm_after=warm_after)
+    modules: Modules | None = None
+    if not args.no_modproxy:
+        from gotunnel.assemble.modules import Modules, opened_store
+
+        store = await stack.enter_async_context(opened_store(config, proxy_url=engine.proxy_url))
+        modules = Modules(
+            config, engine.router, store, emit=emit, tell=tell, on_failure=runner.failed, offline=offline
+        )
+        stack.push_async_callback(modules.close)
+        listen = config.listen.modproxy
+        await modules.start(HostPort(listen.host, listen.port))
+    emit(
+        Ready(
+            str(address),
+            str(modules.address) if modules is not None else None,
+            tuple(u.name for u in engine.pool.upstreams),
+        )
+    )
+    found = await asyncio.to_thread(read, os.environ)
+    mirrors = [*args.mirror, *config.go.mirrors]
+    goproxy = with_mirrors(found.goproxy, mirrors) if mirrors else ""
+    if not offline:
+        url = config.pool.probe.url or first_source(goproxy or found.goproxy)
+        engine.watch(url, every=config.pool.probe.every, timeout=config.pool.probe.timeout)
+    if modules is not None:
+        project = await _project(args.argv, found)
+        opened = await modules.open(found, project.sums, run_id=run_id, mirrors=mirrors)
+        goproxy = opened.goproxy
+        if opened.project is not None and not args.no_prefetch and not offline:
+            tasks = Tasks("run")
+            stack.push_async_callback(tasks.close)
+            tasks.spawn("prefetch", _prefetch(args.argv, modules, opened, project, planned))
+    env = compose(
+        os.environ,
+        found,
+        proxy_url=engine.proxy_url,
+        run_id=run_id,
+        goproxy=goproxy,
+        private=config.go.private,
+        offline=offline,
+        command=own_command(),
+        git_proxy=git_proxy_command(),
+    )
+    return Parts(env, (*mirrors, *re.split("[,|]", found.goproxy)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Project:
+    """The main module that CMD works on, as far as there is one."""
+
+    settings: Settings
+    sums: GoSum
+
+
+async def _project(argv: Sequence[str], found: Found) -> _Project:
+    """Raises ConfigError for a go.sum that can't be read."""
+    from gotunnel.modproxy.gocommand import child_directory, read_command
+    from gotunnel.modproxy.gosum import GoSum, read_go_sums
+    from gotunnel.modproxy.prefetch import Settings
+
+    env = {
+        "GOFLAGS": found.goflags,
+        "GOWORK": os.environ.get("GOWORK", ""),
+        "GO111MODULE": found.go111module,
+        "GOTOOLCHAIN": os.environ.get("GOTOOLCHAIN", ""),
+    }
+    settings = Settings(
+        {name: value for name, value in env.items() if value},
+        private=found.no_proxy_globs,
+        modcache=found.gomodcache,
+        local_go=found.goversion,
+        platform=found.platform,
+    )
+
+    def sums() -> GoSum:
+        place = child_directory(argv, Path.cwd(), settings.env)
+        if not place.has_modules:
+            return GoSum()
+        modfile = read_command(argv, found.goflags).modfile
+        return read_go_sums(place.directory, gowork=str(place.go_work or "off"), modfile=modfile)
+
+    try:
+        return _Project(settings, await asyncio.to_thread(sums))
+    except (OSError, ValueError) as error:
+        raise ConfigError(one_line(f"{error}; mend it, or remove it and run go mod tidy", 300)) from error
+
+
+async def _prefetch(
+    argv: Sequence[str],
+    modules: Modules,
+    opened: Opened,
+    project: _Project,
+    planned: Callable[[int], None],
+) -> None:
+    from gotunnel.modproxy.prefetch import Prefetcher
+
+    assert opened.proxy is not None
+    assert opened.project is not None
+    prefetcher = Prefetcher(
+        opened.proxy,
+        modules.store,
+        opened.project,
+        project.settings,
+        on_progress=lambda progress: planned(progress.wanted),
+    )
+    modules.listen(opened.project.id, prefetcher.asked)
+    done = await prefetcher.run(Path.cwd(), argv)
+    _log.debug("prefetch: %s", done)

@@ -1,0 +1,163 @@
+"""Two small files: what is kept over restarts, and where a running service is found.
+
+Rules:
+- `serve.json` in the state directory keeps ports and secrets, so that a shell that took `gotunnel env` goes
+  on working; `server.json` in the runtime directory says where a running service listens.
+- Both are 0600, written atomically, in directories that are ours alone (0700): one that belongs to somebody
+  else is refused, since who owns it could hand us their own proxy.
+- A runtime file may be stale: `Running.alive` tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gotunnel.errors import ConfigError
+
+T = TypeVar("T", "Kept", "Running")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a service keeps over its restarts; port 0 means that none was taken yet."""
+
+    secret: str = ""
+    token: str = ""
+    proxy: int = 0
+    modproxy: int = 0
+    admin: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where a service listens: URLs with their secrets.  `started` in seconds of the epoch."""
+
+    pid: int
+    started: float
+    version: str
+    proxy: str
+    modproxy: str
+    admin: str
+    token: str
+
+
+def state_directory(environ: Mapping[str, str]) -> Path:
+    """$STATE_DIRECTORY of systemd, else XDG's."""
+    if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
+        return Path(given)
+    base = environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
+    return Path(base) / "gotunnel"
+
+
+def runtime_directory(environ: Mapping[str, str]) -> Path:
+    """$RUNTIME_DIRECTORY of systemd, else XDG's, else one in /tmp."""
+    if given := environ.get("RUNTIME_DIRECTORY", "").split(":")[0]:
+        return Path(given)
+    base = environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(base):
+        return Path(base) / "gotunnel"
+    usual = Path(f"/run/user/{os.getuid()}")
+    if usual.is_dir():
+        return usual / "gotunnel"
+    return Path(tempfile.gettempdir()) / f"gotunnel-{os.getuid()}"
+
+
+def file_name(stem: str, profile: str) -> str:
+    """`server.json`, or `server-NAME.json` of a profile."""
+    return f"{stem}-{profile}.json" if profile else f"{stem}.json"
+
+
+def load_kept(directory: Path, profile: str = "") -> Kept:
+    """What was kept; what can't be read or is nonsense counts as nothing."""
+    found = _read(directory / file_name("serve", profile))
+    return _typed(Kept, {**asdict(Kept()), **found}) or Kept()
+
+
+def save_kept(directory: Path, kept: Kept, profile: str = "") -> None:
+    """Raises ConfigError where it can't be kept."""
+    _write(directory, file_name("serve", profile), asdict(kept))
+
+
+def load_running(directory: Path, profile: str = "") -> Running | None:
+    """What a service has written, None where there is none or it isn't ours to trust."""
+    return _typed(Running, _read(directory / file_name("server", profile)))
+
+
+def save_running(directory: Path, running: Running, profile: str = "") -> None:
+    """Raises ConfigError."""
+    _write(directory, file_name("server", profile), asdict(running))
+
+
+def forget_running(directory: Path, profile: str = "") -> None:
+    """The service ends."""
+    with contextlib.suppress(OSError):
+        (directory / file_name("server", profile)).unlink()
+
+
+def is_alive(running: Running) -> bool:
+    """Whether its process is there; whether it listens only a connection tells."""
+    try:
+        os.kill(running.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _typed(kind: type[T], found: Mapping[str, Any]) -> T | None:
+    """A dataclass of plain values, None where a field is missing, of another type, or not known."""
+    kinds: dict[str, Any] = {"str": str, "int": int, "float": (int, float)}
+    fields = {field.name: kinds[str(field.type)] for field in dataclasses.fields(kind)}
+    if found.keys() != fields.keys() or not all(isinstance(found[n], fields[n]) for n in fields):
+        return None
+    return kind(**found)
+
+
+def _read(file: Path) -> dict[str, object]:
+    """The object in a file that only its owner, or root, could have written; {} for anything else."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return {}
+    with os.fdopen(descriptor, "rb") as opened:
+        about = os.fstat(descriptor)
+        if about.st_uid not in (os.getuid(), 0) or about.st_mode & 0o022 or not stat.S_ISREG(about.st_mode):
+            return {}
+        try:
+            found = json.loads(opened.read(65536))
+        except ValueError:
+            return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(directory: Path, name: str, content: Mapping[str, object]) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = directory.lstat()
+        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
+            raise ConfigError(f"{directory}: belongs to somebody else; remove it, or set XDG_RUNTIME_DIR")
+        if about.st_mode & 0o022:
+            raise ConfigError(f"{directory}: others may write there; chmod 700 {directory}")
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=directory)  # 0600
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(content, file)
+            os.replace(temporary, directory / name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise ConfigError(f"{directory / name}: {error.strerror}; is the directory writable?") from error
