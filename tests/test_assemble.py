@@ -100,7 +100,7 @@ match = ["d.example"]
 to = "reject"
 """
     made = engine(tmp_path, text)
-    by = {host: made.router.pick(HostPort(f"{host}.example", 1)) for host in "abcde"}
+    by = {host: made.graph.router.pick(HostPort(f"{host}.example", 1)) for host in "abcde"}
     tagged, named = by["a"], by["b"]
     assert isinstance(tagged, Pool)
     assert isinstance(named, Pool)
@@ -111,7 +111,7 @@ to = "reject"
     # what is known of a way out is known to every pool that it is in
     assert tagged.upstreams[0] is made.pool.upstreams[1]
     with pytest.raises(DialError, match="rejected"):
-        await made.router.dial(HostPort("d.example", 1))
+        await made.ways.dial(HostPort("d.example", 1))
     await made.close()
 
 

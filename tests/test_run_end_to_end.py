@@ -190,7 +190,8 @@ def test_a_failure_that_is_not_the_network_is_not_repeated(lab: Topology) -> Non
     sound(lab, ran)
 
 
-def test_a_module_source_that_fails_once_is_asked_again(lab: Topology) -> None:
+def source_that_mends(lab: Topology) -> None:
+    """The module source fails until it was asked for a zip, and a little longer."""
     lab.modules.behave(status={r"\.zip$": 503})
 
     def mend() -> None:
@@ -199,11 +200,24 @@ def test_a_module_source_that_fails_once_is_asked_again(lab: Topology) -> None:
         lab.modules.behave()
 
     threading.Thread(target=mend).start()
-    ran = run(lab, [jump(lab, 1)], ["go", "mod", "download"], cwd=lab.fresh_project())
+
+
+def test_a_module_source_that_fails_once_is_asked_again(lab: Topology) -> None:
+    source_that_mends(lab)
+    options = ["--no-modproxy"]
+    ran = run(lab, [jump(lab, 1)], ["go", "mod", "download"], cwd=lab.fresh_project(), options=options)
     assert ran.status == 0, ran.stderr
     assert len(ran.events("attempt")) >= 2
     assert ran.events("attempt")[0]["finding"] == "http.server-error"
     assert any("repeating the command" in line for line in ran.lines)
+    sound(lab, ran)
+
+
+def test_the_module_proxy_asks_again_itself_so_that_go_sees_nothing(lab: Topology) -> None:
+    source_that_mends(lab)
+    ran = run(lab, [jump(lab, 1)], ["go", "mod", "download"], cwd=lab.fresh_project())
+    assert ran.status == 0, ran.stderr
+    assert len(ran.events("attempt")) == 1
     sound(lab, ran)
 
 

@@ -42,7 +42,7 @@ async def _run(args: argparse.Namespace, target: HostPort) -> int:
         adjust=lambda chain: ssh_defaults(args, chain),
     )
     try:
-        await _join(await engine.router.dial(target))
+        await _join(await engine.ways.dial(target))
     except StreamLost as error:
         raise DialError("hop.closed", f"{target}: {error}", blame=Blame.HOP) from error
     finally:

@@ -78,7 +78,7 @@ async def own_parts(
 
         store = await stack.enter_async_context(opened_store(config, proxy_url=engine.proxy_url))
         modules = Modules(
-            config, engine.router, store, emit=emit, tell=tell, on_failure=runner.failed, offline=offline
+            config, engine.ways, store, emit=emit, tell=tell, on_failure=runner.failed, offline=offline
         )
         stack.push_async_callback(modules.close)
         listen = config.listen.modproxy
