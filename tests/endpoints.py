@@ -9,6 +9,7 @@ from typing import Any
 
 from gotunnel.address import HostPort
 from gotunnel.errors import DialError
+from gotunnel.listener.auth import Keys
 from gotunnel.listener.proxy import Endpoint
 from gotunnel.upstream.dialer import Stream
 from gotunnel.upstream.direct import DirectDialer
@@ -63,7 +64,7 @@ async def echo() -> AsyncIterator[HostPort]:
 @contextlib.asynccontextmanager
 async def endpoint(dialer: Any, *, secret: str = "", **options: Any) -> AsyncIterator[HostPort]:
     """An endpoint that listens on a free port of loopback."""
-    made = Endpoint(dialer, secret=secret, **options)
+    made = Endpoint(dialer, keys=Keys(secret), **options)
     try:
         yield await made.start()
     finally:

@@ -11,6 +11,7 @@ import h11
 
 from gotunnel.address import HostPort
 from gotunnel.errors import DialError
+from gotunnel.listener.auth import Keys
 from gotunnel.listener.proxy import Endpoint
 from gotunnel.tasks import Tasks
 from gotunnel.upstream.dialer import Stream
@@ -82,7 +83,7 @@ class World:
         self.failed: list[tuple[str, str]] = []
         self.endpoint = Endpoint(
             self.origins,
-            secret=SECRET,
+            keys=Keys(SECRET),
             on_failure=lambda target, error: self.failed.append((str(target), error.finding)),
         )
         self.address = HostPort("127.0.0.1", 1)

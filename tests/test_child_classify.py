@@ -199,7 +199,8 @@ def test_a_log_of_failures_takes_little_memory() -> None:
 @pytest.mark.parametrize(
     ("line", "loads"),
     [
-        ("go mod tidy", True), ("go build ./...", True), ("go1.26 test", True), ("go -C x mod download", True),
+        ("go mod tidy", True), ("go build ./...", True), ("go1.26 test", True),
+        ("go -C x mod download", True),
         ("go version", False), ("go env GOPROXY", False), ("go mod edit -json", False), ("go", False),
         ("make", False), ("go work sync", True),
     ],

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gotunnel.address import HostPort
 from gotunnel.errors import ConfigError
 from gotunnel.listener import proxy
-from gotunnel.listener.auth import allowed
+from gotunnel.listener.auth import Keys, allowed
 from gotunnel.upstream.spec import Chain, masked, parse_chain
 from gotunnel.wire.http1 import ConnectClient, HeadError, Reply
 from gotunnel.wire.socks5 import Refusal, Request, Send, Socks5Server
@@ -131,7 +131,7 @@ def run(coroutine: object) -> object:
 @example([b"X: " + b"a" * 900, b"\r\n\r\n"], [])  # found so: a reason phrase that was cut with "…"
 def test_listener_requests(said: list[bytes], cuts: list[int]) -> None:
     client = Said([piece for piece in split(b"".join(said), cuts) if piece])
-    endpoint = proxy.Endpoint(None, secret="p", head=LIMIT)  # type: ignore[arg-type]
+    endpoint = proxy.Endpoint(None, keys=Keys("p"), head=LIMIT)  # type: ignore[arg-type]
     http = h11.Connection(h11.SERVER, max_incomplete_event_size=LIMIT)
     request = run(endpoint._request(client, http))  # type: ignore[arg-type]
     if request is None:
@@ -152,7 +152,7 @@ def test_listener_requests(said: list[bytes], cuts: list[int]) -> None:
 @given(st.binary(min_size=1, max_size=200), st.integers(10, 60))
 def test_listener_takes_no_endless_head(piece: bytes, times: int) -> None:
     client = Said([b"GET / HTTP/1.1\r\nHost: a\r\nX: " + piece.replace(b"\n", b"-")] + [b"a" * 500] * times)
-    endpoint = proxy.Endpoint(None, secret="", head=LIMIT)  # type: ignore[arg-type]
+    endpoint = proxy.Endpoint(None, keys=Keys(), head=LIMIT)  # type: ignore[arg-type]
     http = h11.Connection(h11.SERVER, max_incomplete_event_size=LIMIT)
     assert run(endpoint._request(client, http)) is None  # type: ignore[arg-type]
     assert client.written.startswith(b"HTTP/1.1 4")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gotunnel.listener.auth import allowed, new_secret
+from gotunnel.listener.auth import Keys, allowed, new_secret
 
 
 def basic(text: str) -> str:
@@ -56,3 +56,15 @@ def test_a_secret_is_long_new_each_time_and_needs_no_escaping() -> None:
     secrets = {new_secret() for _ in range(50)}
     assert len(secrets) == 50
     assert all(len(secret) == 32 and secret.replace("-", "").replace("_", "").isalnum() for secret in secrets)
+
+
+def test_each_run_of_a_shared_endpoint_has_a_secret_of_its_own_and_is_known_by_it() -> None:
+    keys = Keys("main")
+    keys.add("r1", "one")
+    keys.add("r2", "two")
+    offered = ("main", "one", "two", "no", "")
+    assert [keys.whose(basic(f"any:{secret}")) for secret in offered] == ["", "r1", "r2", None, None]
+    keys.remove("r1")
+    assert keys.whose(basic("any:one")) is None
+    assert Keys().whose("") == ""
+    assert not Keys().wanted

@@ -13,6 +13,7 @@ import pytest
 from gotunnel import openfiles
 from gotunnel.address import HostPort
 from gotunnel.listener import proxy
+from gotunnel.listener.auth import Keys
 from gotunnel.listener.limits import Seldom, Slots
 from gotunnel.wire.socks5 import reply
 from tests.endpoints import Script, echo, endpoint, peer, rest
@@ -164,7 +165,7 @@ class Stuck(asyncio.Transport):
 
 async def test_who_does_not_read_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proxy, "LINGER", 0.1)
-    made = proxy.Endpoint(Script(), secret="", connections=1)
+    made = proxy.Endpoint(Script(), keys=Keys(), connections=1)
     client, transport = made._accept(), Stuck()
     client.connection_made(transport)
     client.data_received(b"nonsense\r\n\r\n")

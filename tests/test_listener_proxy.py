@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from gotunnel.address import HostPort
 from gotunnel.errors import Blame, ConfigError, DialError, NoWayOut
+from gotunnel.listener.auth import Keys
 from gotunnel.listener.proxy import Endpoint
 from tests.conftest import need
 from tests.origins import AUTH, World, echo, world
@@ -192,7 +193,7 @@ async def test_closing_ends_tunnels_and_dials_that_hang(at: World) -> None:
 
 
 async def test_a_port_that_is_taken(at: World) -> None:
-    second = Endpoint(at.origins, secret="")
+    second = Endpoint(at.origins, keys=Keys())
     with pytest.raises(ConfigError, match=r"listen.proxy .*already in use; choose another"):
         await second.start(at.address)
     with pytest.raises(ConfigError, match=r"listen.proxy 192\.0\.2\.1:0: "):

@@ -13,7 +13,7 @@ from gotunnel.assemble.graph import Graph, Switch, build_graph
 from gotunnel.config.load import WaysOut
 from gotunnel.config.model import Config
 from gotunnel.errors import ConfigError, DialError
-from gotunnel.listener.auth import USER, new_secret
+from gotunnel.listener.auth import USER, Keys, new_secret
 from gotunnel.listener.proxy import Endpoint
 from gotunnel.observe.events import Emit
 from gotunnel.openfiles import raise_limit
@@ -106,8 +106,7 @@ def build_engine(
     limits = config.limits
     endpoint = Endpoint(
         switch,
-        user=user,
-        secret=secret,
+        keys=Keys(secret, user),
         head=limits.head,
         connections=limits.connections,
         per_client=limits.per_client,

@@ -3,6 +3,7 @@
 Rules:
 - Compared in constant time; with a secret of the run's own any user name will do.
 - Without the secret nothing is dialled, and nothing is said of what could be.
+- A shared endpoint has one more secret for each run that uses it; whose it was is known from then on (`RUN`).
 """
 
 from __future__ import annotations
@@ -20,21 +21,54 @@ def new_secret() -> str:
     return secrets.token_urlsafe(24)
 
 
+class Keys:
+    """Who may come in: the endpoint's own secret, and those of runs.
+
+    An empty `secret` lets everybody in, an empty `user` allows any name with it.
+    """
+
+    def __init__(self, secret: str = "", user: str = "") -> None:
+        self._secret, self._user = secret, user
+        self._runs: dict[str, str] = {}  # by run
+
+    @property
+    def wanted(self) -> bool:
+        """False where everybody may come in."""
+        return bool(self._secret)
+
+    def add(self, run: str, secret: str) -> None:
+        """Let a run in."""
+        self._runs[run] = secret
+
+    def remove(self, run: str) -> None:
+        """The run is over."""
+        self._runs.pop(run, None)
+
+    def whose(self, header: str) -> str | None:
+        """Whose Proxy-Authorization value this is: a run's, "" for the endpoint's own; None: nobody's."""
+        if not self._secret:
+            return ""
+        scheme, _, value = header.partition(" ")
+        if scheme.lower() != "basic":
+            return None
+        try:
+            name, _, given = base64.b64decode(value.strip(), validate=True).partition(b":")
+        except (binascii.Error, ValueError):
+            return None
+        return self.owner(name, given)
+
+    def owner(self, name: bytes, given: bytes) -> str | None:
+        """As `whose`, for a user name and a password."""
+        found = None
+        for run, secret in self._runs.items():  # all of them: the time tells nothing
+            if hmac.compare_digest(given, secret.encode()):
+                found = run
+        right = hmac.compare_digest(given, self._secret.encode())
+        if right and (not self._user or hmac.compare_digest(name, self._user.encode())):
+            return ""
+        return found
+
+
 def allowed(header: str, secret: str, user: str = "") -> bool:
     """Is this Proxy-Authorization value right?  An empty `secret` allows everybody, an empty `user` any."""
-    if not secret:
-        return True
-    scheme, _, value = header.partition(" ")
-    if scheme.lower() != "basic":
-        return False
-    try:
-        name, _, given = base64.b64decode(value.strip(), validate=True).partition(b":")
-    except (binascii.Error, ValueError):
-        return False
-    return matches(name, given, secret, user)
-
-
-def matches(name: bytes, given: bytes, secret: str, user: str = "") -> bool:
-    """Is this user's password right?"""
-    right = hmac.compare_digest(given, secret.encode())
-    return right and (not user or hmac.compare_digest(name, user.encode()))
+    return Keys(secret, user).whose(header) is not None

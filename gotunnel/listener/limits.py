@@ -26,6 +26,10 @@ class Slots:
     def __len__(self) -> int:
         return self._taken
 
+    def limit(self, total: int, per_client: int) -> None:
+        """Other bounds from now on."""
+        self._total, self._per_client = total, per_client
+
     def take(self, client: str) -> str | None:
         """Take a slot for this address: None, or why there is none, in words that name the key to raise."""
         if self._taken >= self._total:

@@ -25,10 +25,11 @@ import h11
 from gotunnel.address import HostPort, one_line
 from gotunnel.errors import DialError, NoWayOut, StreamLost
 from gotunnel.listener import socks
-from gotunnel.listener.auth import allowed, matches
+from gotunnel.listener.auth import Keys
 from gotunnel.listener.forward import forward
 from gotunnel.listener.limits import Seldom, Slots
 from gotunnel.listener.sockets import BACKLOG, address_of, bind
+from gotunnel.observe.events import RUN
 from gotunnel.relay.copy import relay
 from gotunnel.tasks import Tasks
 from gotunnel.upstream.dialer import Dialer, Stream
@@ -74,8 +75,7 @@ class Endpoint:
         self,
         dialer: Dialer,
         *,
-        secret: str,
-        user: str = "",
+        keys: Keys,
         head: int = HEAD_LIMIT,
         connections: int = CONNECTIONS,
         per_client: int = PER_CLIENT,
@@ -83,7 +83,7 @@ class Endpoint:
         tell: Callable[[str], None] = _log.warning,
     ) -> None:
         self._dialer = dialer
-        self._user, self._secret = user, secret
+        self.keys = keys
         self._head = head
         self._on_failure = on_failure
         self._tell = tell
@@ -101,6 +101,24 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._accept, sock=where, backlog=BACKLOG)
         return address_of(where)
+
+    @property
+    def connections(self) -> int:
+        """Clients that are connected."""
+        return len(self._slots)
+
+    def limit(self, *, head: int, connections: int, per_client: int) -> None:
+        """Other limits from now on; who is in stays in."""
+        self._head = head
+        self._slots.limit(connections, per_client)
+
+    async def drain(self, seconds: float) -> None:
+        """Stop listening, and let those who are in come to their end for so long."""
+        if self._server is not None:
+            self._server.close()
+        end = asyncio.get_running_loop().time() + seconds
+        while self._served and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110 - bounded, at the end
+            await asyncio.sleep(0.05)
 
     async def close(self) -> None:
         """Stop listening and end every connection."""
@@ -189,9 +207,13 @@ class Endpoint:
     @property
     def _check(self) -> Callable[[bytes, bytes], bool] | None:
         """What a SOCKS client's user and password are held against."""
-        if not self._secret:
-            return None
-        return lambda user, password: matches(user, password, self._secret, self._user)
+
+        def check(user: bytes, password: bytes) -> bool:
+            run = self.keys.owner(user, password)
+            RUN.set(run or "")
+            return run is not None
+
+        return check if self.keys.wanted else None
 
     async def _socks(self, client: Client, deadline: float) -> None:
         async with asyncio.timeout_at(deadline):
@@ -209,10 +231,12 @@ class Endpoint:
         if request is None:
             return False
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in request.headers}
-        if not allowed(headers.get("proxy-authorization", ""), self._secret, self._user):
+        run = self.keys.whose(headers.get("proxy-authorization", ""))
+        if run is None:
             reason = "gotunnel: this endpoint wants the secret of its run"
             client.write(answer(407, reason, headers=_AUTHENTICATE))
             return False
+        RUN.set(run)
         if request.method == b"CONNECT":
             await self._connect(client, request.target.decode("latin-1"), http.trailing_data[0])
             return False

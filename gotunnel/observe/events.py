@@ -17,6 +17,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import IO, ClassVar
 
 from gotunnel.address import redact
@@ -30,6 +31,9 @@ class Event:
 
 
 Emit = Callable[[Event], None]
+
+RUN: ContextVar[str] = ContextVar("run", default="")
+"""On whose behalf something happens: the id of a run that uses a shared service, "" where it is its own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
