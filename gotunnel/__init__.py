@@ -19,6 +19,9 @@ A connection:  accept -> parse -> authenticate -> pool picks candidates -> chain
     upstream/     the hop kinds and their fold into a chain
     relay/        two streams become one, with half-close and bounded buffers
     wire/         protocol state without sockets
+    storage/      where module files are kept: a directory, a bucket
+    modproxy/     the module proxy: sources, fetch, resume, checksums, prefetch, bundles
+    daemon/       what the background service is beside its engine
     observe/      events
     errors.py  address.py  pattern.py  tasks.py   the ground floor
 

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from tests.bench.__main__ import main
+from tests.bench import wan
+from tests.bench.__main__ import main, narrowed
 from tests.bench.table import Aim, Case, Contender, run, table
 from tests.conftest import need
-from tests.lab import proc, sshd
+from tests.lab import proc, sshd, wanlab
 
 
 def test_ratios_and_aims() -> None:
@@ -33,6 +34,38 @@ def test_ratios_and_aims() -> None:
     text = table(result)
     assert "ours at most 0.5 x theirs: 0.50, reached" in text
     assert "ours at most 1.5 ms: 2.00, NOT reached" in text
+
+
+def test_a_cold_case_has_no_round_to_warm_up_and_a_bound() -> None:
+    values = {"ours": 3.0, "theirs": 30.0}
+    contenders = [Contender(name, lambda name=name: values[name]) for name in values]  # type: ignore[misc]
+    aims = [Aim("ours", 0.5, "theirs"), Aim("ours", 5)]
+    case = Case("x", "a case", "s", contenders, aims, warm=False, bound=1.5)
+    result = run(case, 1)
+    assert result.samples == {"ours": [3.0], "theirs": [30.0]}
+    lines = [line.split() for line in table(result).splitlines()]
+    assert lines[2] == ["ours", "3.00", "3.00", "3.00", "1.00", "2.00", "s"]
+    assert lines[4] == ["bound", "1.50"]
+    alone = narrowed(case, "ours")
+    assert [contender.name for contender in alone.contenders] == ["ours"]
+    assert alone.aims == [Aim("ours", 5)]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", wan.WAN_CASES)
+def test_wan_cases_give_numbers(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every contender brings every module whole: a wrong byte is an error of the bench."""
+    need(wanlab.able())
+    monkeypatch.setattr(wan, "MODULES", 6)
+    monkeypatch.setattr(wan, "LEVELS", 2)
+    monkeypatch.setattr(wan, "ZIP", 100_000)
+    monkeypatch.setattr(wan, "LARGE", 300_000)
+    assert main([name, "--in-place", "--rtt", "10", "--loss", "0", "--rate", "100", "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert {wan.SSH, wan.HTTP} < set(result["contenders"])
+    assert all(told["median"] > 0 for told in result["contenders"].values())
 
 
 def test_every_case_gives_numbers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,6 @@ import ssl
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -235,28 +233,6 @@ def test_go_downloads_tidies_and_builds(corpus: Corpus, authority: pki.Authority
         env = gotool.go_env(tmp_path / "go", proxy=origin.url, ca=authority.cert)
         proc.run(["go", "mod", "tidy"], env=env, cwd=bare)
         assert sorted((bare / "go.sum").read_text().splitlines()) == sorted(before["go.sum"].splitlines())
-
-
-def test_origin_can_be_slow_and_broken(corpus: Corpus, tmp_path: Path) -> None:
-    with Origin(tmp_path / "origin", corpus.directory) as origin:
-        base = f"{origin.url}/{corpus.modules[0].path}/@v"
-        origin.behave(zip_rate=2_000, status={r"\.mod$": 503})
-        with pytest.raises(urllib.error.HTTPError, match="503"):
-            urllib.request.urlopen(f"{base}/v1.0.0.mod", timeout=10)
-        with socket.create_connection((origin.address, origin.port), timeout=10) as peer:
-            path = f"/{corpus.modules[0].path}/@v/v1.0.0.zip"
-            peer.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            assert peer.recv(100).startswith(b"HTTP/1.1 200 ")
-            origin.wait_for(r"\.zip$")
-            assert not [r for r in origin.requests() if r["path"] == path], (
-                "20 kB at 2 kB/s are not through yet"
-            )
-        cut = proc.wait_until("the end", lambda: [r for r in origin.requests() if r["path"] == path])
-        assert (cut[0]["complete"], cut[0]["client"]) == (False, "127.0.0.1")
-
-        origin.behave()
-        with urllib.request.urlopen(f"{base}/v1.0.0.zip", timeout=10) as answer:
-            assert answer.read() == corpus.zip_path(corpus.modules[0]).read_bytes()
 
 
 def test_git_clones_over_https_and_ssh(

@@ -8,32 +8,37 @@ Rules:
   the same error is given without touching the network.
 - Nobody is asked in the background (`ssh_prompts`).  Where a password or a second factor was typed there is
   one link, and when it is lost the way out is: no other login is even tried.
-- One link at rest; one more, in the background, when each has STREAMS_PER_LINK streams, since one TCP
-  connection's window is shared by all its streams; those that idle are closed.  Where a person had to log in
-  (a passphrase, a touch) there is one link.
+- One link at rest.  One more, in the background, when each has its share of streams; several at once for
+  streams that want to be apart (`APART`), since one TCP connection's window is shared by all its streams.
+  `ssh_growth` says how many.  Those that idle are closed.
+- A stream that wants to be apart waits a while for a link that is being opened, rather than share another's
+  window for its whole life; where none comes it shares.
+- A link through another jump host gets a link of its own there as well.
 - One link's end is the hop's end only if no other is left.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable
 
 from gotunnel.address import HostPort, one_line
 from gotunnel.errors import Blame, DialError
 from gotunnel.tasks import Tasks
 from gotunnel.upstream.asking import NOBODY, Asking
-from gotunnel.upstream.dialer import Dialer, Stream
+from gotunnel.upstream.dialer import APART, Dialer, Stream
+from gotunnel.upstream.ssh_growth import Growth, Load, Traffic, place
 from gotunnel.upstream.ssh_link import CHANNEL_TIMEOUT, SshLink, was_cancelled
 from gotunnel.upstream.ssh_login import HANDSHAKE_TIMEOUT, REFUSED_WAIT, log_in
 from gotunnel.upstream.ssh_plan import SshPlan
 from gotunnel.upstream.ssh_prompts import Prompts
 
-MOST_LINKS = 8  # with connections=auto
-STREAMS_PER_LINK = 4
 IDLE_LINK = 60.0  # seconds without a stream after which a second link is closed
-GROW_PAUSE = 30.0  # seconds without growing after a server didn't want another link
+APART_WAIT = 8.0  # seconds at most that a stream waits for a link of its own; a pool gives a dial 11
+_LOOK, _LOOK_IDLE = 0.5, 5.0  # seconds between two looks at the links
 
 _log = logging.getLogger("gotunnel.ssh")
 
@@ -64,9 +69,12 @@ class SshDialer:
         self._handshake_timeout = handshake_timeout
         self._channel_timeout = channel_timeout
         self._links: list[SshLink] = []
-        self._most = plan.connections or MOST_LINKS
-        self._opening: asyncio.Task[SshLink] | None = None
-        self._no_growth_before = 0.0
+        self._growth = Growth(plan.connections)
+        self._opening: asyncio.Task[SshLink] | None = None  # while there is no link
+        self._more: set[asyncio.Task[SshLink]] = set()  # others beside those there are
+        self._waiters: deque[asyncio.Future[None]] = deque()  # streams that wait for a link of their own
+        self._apart = 1  # how many links they want
+        self._looking: asyncio.Task[None] | None = None
         self._refused: tuple[float, DialError] | None = None
         self._tasks = Tasks(label)
         self._closed = False
@@ -80,19 +88,26 @@ class SshDialer:
         """Connections that are open."""
         return len(self._links)
 
+    @property
+    def lossy(self) -> bool:
+        """Is loss what limits a connection to this host, or to one on the way?"""
+        return self._growth.lossy(self._now())
+
     async def warm(self) -> None:
         await self._link()
 
     async def close(self) -> None:
         self._closed = True
+        self._wake_all()
         await self._tasks.close()
         links, self._links = self._links, []
         await asyncio.gather(*(link.close() for link in links))
 
     async def dial(self, target: HostPort) -> Stream:
         fresh = not self._links
-        link = await self._link()
-        self._tend()
+        apart = APART.get()
+        link = await (self._apart_link(apart) if apart > 1 else self._link())
+        self._tend(apart)
         try:
             return await link.open(target)
         except DialError as error:
@@ -105,18 +120,20 @@ class SshDialer:
 
     # --- links -------------------------------------------------------------------------------
 
-    async def _link(self) -> SshLink:
-        """The link with the fewest streams; opens the first one.  Raises DialError."""
+    async def _link(self, *, apart: bool = False) -> SshLink:
+        """The link that suits one more stream; opens the first one.  Raises DialError."""
         if self._links:
-            return min(self._links, key=lambda link: link.load)
+            return self._links[place(self._loads(), apart=apart)]
         if self._closed:
             raise self._closing()
         if self._typed and self._opening is None:
             raise self._wants_person()
-        loop = asyncio.get_running_loop()
-        if self._refused is not None and loop.time() < self._refused[0]:
+        if self._refused is not None and self._now() < self._refused[0]:
             raise self._refused[1].with_traceback(None)
-        opening = self._opening or self._open_link()
+        opening = self._opening or next(iter(self._more), None)
+        if opening is None:
+            opening = self._opening = self._tasks.spawn("connect", self._new_link(1))
+            opening.add_done_callback(self._opened)
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -124,12 +141,32 @@ class SshDialer:
                 raise self._closing() from None
             raise
 
-    def _open_link(self) -> asyncio.Task[SshLink]:
-        self._opening = self._tasks.spawn("connect", self._new_link())
-        self._opening.add_done_callback(self._opened)
-        return self._opening
+    async def _apart_link(self, apart: int) -> SshLink:
+        """One that no other such stream uses, if that can be had soon.  Raises DialError."""
+        until = self._now() + APART_WAIT
+        while True:
+            link = await self._link(apart=True)
+            self._tend(apart)
+            now, loads = self._now(), self._loads()
+            coming = self._growth.to_come(now, loads, len(self._more), apart)
+            if not link.carries.apart or len(self._waiters) >= coming or now >= until:
+                return link
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(until - now):
+                        await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():  # told of a link that another may want
+                    self._wake()
+                raise
+            finally:
+                with contextlib.suppress(ValueError):
+                    self._waiters.remove(waiter)
 
-    async def _new_link(self) -> SshLink:
+    async def _new_link(self, number: int) -> SshLink:
+        APART.set(number)  # of this task alone: the hop before spreads our links too
         done = await log_in(
             self._plan,
             self._before,
@@ -141,7 +178,7 @@ class SshDialer:
         self._prompts.finished = True
         self._typed = done.typed
         if done.typed or (done.touched and not self._plan.connections):
-            self._most = 1
+            self._growth.one_only()
         return SshLink(
             done.connection,
             done.feed,
@@ -151,30 +188,88 @@ class SshDialer:
         )
 
     def _opened(self, task: asyncio.Task[SshLink]) -> None:
-        self._opening = None
+        if task is self._opening:
+            self._opening = None
+        self._more.discard(task)
         if task.cancelled():
             return
-        now = asyncio.get_running_loop().time()
         error = task.exception()
         if error is None:
             if not task.result().connection.is_closed():
                 self._links.append(task.result())
             self._refused = None
-        elif self._links:
-            self._no_growth_before = now + GROW_PAUSE  # MaxStartups, a quota: what we have will do
+            self._growth.admitted()
+            self._wake()
+        elif self._links:  # MaxStartups, a quota: what we have will do
+            final = isinstance(error, DialError) and bool(error.retry_after)
+            self._growth.turned_away(self._now(), final=final)
+            self._wake_all()
         elif isinstance(error, DialError) and error.retry_after:
-            self._refused = (now + error.retry_after, error)
+            self._refused = (self._now() + error.retry_after, error)
+        if self._links and not self._closed:
+            self._tend()
 
-    def _tend(self) -> None:
-        """More links where all are busy, fewer where they idle."""
-        now = asyncio.get_running_loop().time()
+    def _wake(self) -> None:
+        """Whoever waits longest looks again."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _wake_all(self) -> None:
+        """Each sees for itself whether a link is still to come."""
+        for _ in range(len(self._waiters)):
+            self._wake()
+
+    # --- their number ----------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _loads(self) -> list[Load]:
+        return [link.carries for link in self._links]
+
+    def _tend(self, apart: int = 1) -> None:
+        """More links where they are wanted, for streams over `apart` of them too; fewer where they idle."""
+        now = self._now()
         for link in self._links[1:]:
             if not link.load and now - link.idle_since > IDLE_LINK:
                 self._links.remove(link)
                 self._tasks.spawn("close", link.close())
-        busy = all(link.load >= STREAMS_PER_LINK for link in self._links)
-        if busy and len(self._links) < self._most and self._opening is None and now >= self._no_growth_before:
-            self._open_link()
+        loads = self._loads()
+        if not self._waiters and not any(load.apart for load in loads):
+            self._apart = 1
+        self._apart = max(self._apart, apart)
+        if self._links:
+            for _ in range(self._growth.to_open(now, loads, len(self._more), self._apart)):
+                number = len(self._links) + len(self._more) + 1
+                task = self._tasks.spawn("connect", self._new_link(number))
+                self._more.add(task)
+                task.add_done_callback(self._opened)
+        if self._looking is None and not self._closed:
+            self._looking = self._tasks.spawn("look", self._look())
+
+    async def _look(self) -> None:
+        """While there is something to see."""
+        last = self._now()
+        try:
+            while any(link.load for link in self._links) or len(self._links) > 1 or self._more:
+                busy = any(link.load for link in self._links) or self._more
+                await asyncio.sleep(_LOOK if busy else _LOOK_IDLE)
+                now = self._now()
+                seen = sum((link.traffic() for link in self._links), Traffic())
+                if now - last < 2 * _LOOK:  # else it came in a time that nobody looked at
+                    self._growth.looked(now, len(self._links), seen)
+                last = now
+                if isinstance(self._before, SshDialer) and self._before.lossy:
+                    self._growth.told_of_loss(now)
+                self._tend()
+                coming = self._growth.to_come(now, self._loads(), len(self._more), self._apart)
+                for _ in range(len(self._waiters) - coming):  # what was seen says that none comes for them
+                    self._wake()
+        finally:
+            self._looking = None
 
     # --- ends --------------------------------------------------------------------------------
 
@@ -192,6 +287,7 @@ class SshDialer:
             return
         self._links.remove(link)
         _log.debug("lost: %s", error.detail)
+        self._wake_all()
         if not self._links and not self._closed and self._on_lost is not None:
             self._on_lost(error)
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from gotunnel.address import HostPort, one_line
 from gotunnel.errors import Blame, DialError
 from gotunnel.tasks import Tasks
-from gotunnel.upstream.dialer import Stream
+from gotunnel.upstream.dialer import APART, Stream
 from gotunnel.upstream.ssh_channel import open_channel
 from gotunnel.upstream.ssh_errors import channel_error
+from gotunnel.upstream.ssh_growth import Load, Traffic
 from gotunnel.upstream.ssh_watch import Decision, Watch
 
 if TYPE_CHECKING:
@@ -56,11 +57,23 @@ class SshLink:
         self._loop = asyncio.get_running_loop()
         self.idle_since = self._loop.time()
         self._watching: asyncio.Task[None] | None = None
+        self._apart: set[object] = set()  # streams, and openings, that want to share with no other such
+        self._counted = Traffic()
 
     @property
     def load(self) -> int:
         """Open streams, and those being opened."""
         return len(self.streams) + len(self._tasks) - (self._watching is not None)
+
+    @property
+    def carries(self) -> Load:
+        """The same, with those that want to be apart (`APART`)."""
+        return Load(self.load, len(self._apart))
+
+    def traffic(self) -> Traffic:
+        """What came and went since this was last asked, as far as the kernel says."""
+        before, self._counted = self._counted, self._feed.traffic
+        return self._counted - before
 
     async def close(self) -> None:
         """Say goodbye, if the server listens; then be gone."""
@@ -77,6 +90,7 @@ class SshLink:
         """A channel to `target`.  Raises DialError."""
         import asyncssh
 
+        apart = APART.get() > 1
         # a task of its own: cancelled in the middle, asyncssh would forget a channel that the server opens
         opening = self._tasks.spawn(
             f"channel {target}",
@@ -86,9 +100,12 @@ class SshLink:
                 target.port,
                 window=WINDOW,
                 max_packet=MAX_PACKET,
-                stream=self._new_stream,
+                stream=lambda: self._new_stream(apart),
             ),
         )
+        if apart:
+            self._apart.add(opening)
+            opening.add_done_callback(self._apart.discard)
         try:
             async with asyncio.timeout(self._channel_timeout):
                 return await asyncio.shield(opening)
@@ -113,29 +130,32 @@ class SshLink:
 
     # --- life ------------------------------------------------------------------------------------
 
-    def _new_stream(self) -> Stream:
+    def _new_stream(self, apart: bool) -> Stream:
         stream = Stream(on_closed=lambda: self._stream_closed(stream))
         self.streams.add(stream)
+        if apart:
+            self._apart.add(stream)
         if self._watching is None:
             self._watching = self._tasks.spawn("watch", self._watch())
         return stream
 
     def _stream_closed(self, stream: Stream) -> None:
         self.streams.discard(stream)
+        self._apart.discard(stream)
         if not self.streams:
             self.idle_since = self._loop.time()
 
     async def _watch(self) -> None:
         """While streams are open."""
         watch = Watch(self._loop.time())
-        seen = self._feed.received
+        seen = self._heard()
         carried, flowing_until = 0, 0.0
         try:
             while self.streams:
                 await asyncio.sleep(_LOOK)
                 now = self._loop.time()
-                if self._feed.received != seen:
-                    seen = self._feed.received
+                if (heard := self._heard()) != seen:
+                    seen = heard
                     watch.heard(now)
                 if (total := sum(stream.received for stream in self.streams)) > carried:
                     flowing_until = now + FLOWING
@@ -150,18 +170,26 @@ class SshLink:
         finally:
             self._watching = None
 
+    def _heard(self) -> tuple[int, int]:
+        """Signs of life: bytes read, and segments that wait for one that was lost."""
+        return self._feed.received, self._feed.traffic.arrived
+
     async def _ask(self, watch: Watch) -> None:
         await self._question()
         if not self.connection.is_closed():
             watch.answered(self._loop.time())
 
     async def _alive(self) -> bool:
-        """Does the server still answer anything at all?"""
+        """Does the server still say anything at all?
+
+        Any byte is life: on a slow line the answer waits behind all that the server's socket holds for us.
+        """
+        before = self._heard()
         try:
             async with asyncio.timeout(ALIVE_TIMEOUT):
                 await self._question()
         except TimeoutError:
-            return False
+            return self._heard() != before
         return not self.connection.is_closed()  # asyncssh answers for a connection that is gone: refused
 
     async def _question(self) -> None:

@@ -3,36 +3,52 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import os
 import platform
 import sys
 
 from tests.bench.cases import CASES
-from tests.bench.table import run, table
+from tests.bench.table import Case, run, table
+from tests.bench.wan import WAN_CASES, Setting
 from tests.bench.world import World
-from tests.lab import sshd
+from tests.lab import sshd, wanlab
 from tests.lab.proc import LabError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the cases named, or all; 1 if something didn't work (an aim that is missed is no failure)."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"cases: {', '.join(CASES)}; default: all")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME",
+        help=f"cases on loopback (default: all of them): {', '.join(CASES)}; "
+        f"on a WAN line (root; minutes each): {', '.join(WAN_CASES)}",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default: 7")
+    parser.add_argument("--rounds", type=int, metavar="N", help="default: 7; on a WAN line 1")
     parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="of a transfer; default: 1024")
     parser.add_argument(
         "--in-place", action="store_true", help="measure the working tree as it is, without installing it"
     )
+    parser.add_argument("--rtt", type=float, metavar="MS", help="of the WAN line; default: the case's own")
+    parser.add_argument("--loss", type=float, metavar="PERCENT", help="each way")
+    parser.add_argument("--rate", type=float, metavar="MBIT", help="in Mbit/s")
+    parser.add_argument("--only", default="", metavar="TEXT", help="contenders whose name holds this alone")
+    parser.add_argument("--timeout", type=float, default=600, metavar="S", help="of one measurement")
     args = parser.parse_args(argv)
-    if unknown := [name for name in args.names if name not in CASES]:
-        parser.error(f"no such case: {', '.join(unknown)}; cases: {', '.join(CASES)}")
-    if args.rounds < 1 or args.size < 1:
+    if unknown := [name for name in args.names if name not in {**CASES, **WAN_CASES}]:
+        parser.error(f"no such case: {', '.join(unknown)}; cases: {', '.join([*CASES, *WAN_CASES])}")
+    if (args.rounds is not None and args.rounds < 1) or args.size < 1:
         parser.error("--rounds and --size: want 1 or more")
-    able, reason = sshd.can_run_sshd()
-    if not able:
-        parser.error(reason)
+    for able, reason in (
+        sshd.can_run_sshd(),
+        wanlab.able() if set(args.names) & set(WAN_CASES) else (True, ""),
+    ):
+        if not able:
+            parser.error(reason)
+    setting = Setting(args.rtt, args.loss, args.rate, args.timeout)
     shows = sys.stderr.isatty()
 
     def progress(text: str) -> None:
@@ -44,7 +60,12 @@ def main(argv: list[str] | None = None) -> int:
         with World(in_place=args.in_place) as world:
             for name in args.names or CASES:
                 progress(name)
-                result = run(CASES[name](world, args.size << 20), args.rounds, progress)
+                with contextlib.ExitStack() as stack:
+                    if name in WAN_CASES:
+                        case, rounds = WAN_CASES[name](stack, world.gotunnel, setting), args.rounds or 1
+                    else:
+                        case, rounds = CASES[name](world, args.size << 20), args.rounds or 7
+                    result = run(narrowed(case, args.only), rounds, progress)
                 progress("")
                 results.append(result)
                 if not args.json:
@@ -58,6 +79,14 @@ def main(argv: list[str] | None = None) -> int:
                    "ssh": ".".join(map(str, sshd.version())), "kernel": platform.release()}  # fmt: skip
         print(json.dumps({"machine": machine, "results": [result.as_json() for result in results]}, indent=1))
     return 0
+
+
+def narrowed(case: Case, text: str) -> Case:
+    """The case with the contenders whose name holds `text` (all where none does), and the aims left."""
+    kept = [contender for contender in case.contenders if text in contender.name] or list(case.contenders)
+    names = {contender.name for contender in kept} | {""}
+    aims = [aim for aim in case.aims if {aim.contender, aim.against} <= names]
+    return dataclasses.replace(case, contenders=kept, aims=aims)
 
 
 def _cpu() -> str:

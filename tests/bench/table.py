@@ -30,13 +30,19 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Contenders for one job.  `unit` is ms (less is better) or MB/s (more is better)."""
+    """Contenders for one job.  `unit` is ms or s (less is better) or MB/s (more is better).
+
+    With `warm` a round that isn't counted comes first.  `bound`, in the case's unit, is what nobody can beat
+    (0: not known); each contender is shown as so many times it.
+    """
 
     name: str
     title: str
     unit: str
     contenders: Sequence[Contender]
     aims: Sequence[Aim] = ()
+    warm: bool = True
+    bound: float = 0.0
 
     @property
     def more_is_better(self) -> bool:
@@ -66,6 +72,7 @@ class Result:
             "case": self.case.name,
             "title": self.case.title,
             "unit": self.case.unit,
+            "bound": self.case.bound or None,
             "contenders": {
                 name: {"median": self.median(name), "min": min(values), "max": max(values), "samples": values}
                 for name, values in self.samples.items()
@@ -79,12 +86,12 @@ class Result:
 
 
 def run(case: Case, rounds: int, progress: Callable[[str], None] = lambda text: None) -> Result:
-    """Measure a case: one unmeasured round to warm everything, then `rounds` of them."""
+    """Measure a case: one unmeasured round to warm everything where that is wanted, then `rounds` of them."""
     result = Result(case, {contender.name: [] for contender in case.contenders})
-    for number in range(-1, rounds):
+    for number in range(-1 if case.warm else 0, rounds):
         start = number % len(case.contenders)
         for contender in [*case.contenders[start:], *case.contenders[:start]]:
-            progress(f"{case.name} {max(number + 1, 0)}/{rounds} {contender.name}")
+            progress(f"{case.name} {number + 1}/{rounds} {contender.name}")
             value = contender.measure()
             if number >= 0:
                 result.samples[contender.name].append(value)
@@ -92,17 +99,21 @@ def run(case: Case, rounds: int, progress: Callable[[str], None] = lambda text: 
 
 
 def table(result: Result) -> str:
-    """The result for a person: each contender with its ratio to the first, then the aims."""
+    """The result for a person: each contender with its ratio to the first and to the bound, then the aims."""
     case = result.case
     first = case.contenders[0].name
     width = max(len(name) for name in result.samples)
-    lines = [f"{case.name}: {case.title}", f"  {'':{width}}  {'median':>9}  {'min':>8}  {'max':>8}  ratio"]
+    head = f"  {'':{width}}  {'median':>9}  {'min':>8}  {'max':>8}  ratio"
+    lines = [f"{case.name}: {case.title}", head + "  x bound" * bool(case.bound)]
     for name, values in result.samples.items():
         ratio = result.median(name) / result.median(first)
+        bound = f"  {result.median(name) / case.bound:7.2f}" if case.bound else ""
         lines.append(
             f"  {name:{width}}  {_number(result.median(name)):>9}  {_number(min(values)):>8}  "
-            f"{_number(max(values)):>8}  {ratio:5.2f}  {case.unit}"
+            f"{_number(max(values)):>8}  {ratio:5.2f}{bound}  {case.unit}"
         )
+    if case.bound:
+        lines.append(f"  {'bound':{width}}  {_number(case.bound):>9}")
     for aim in case.aims:
         value, enough = result.reached(aim)
         bound = f"{'at least' if case.more_is_better else 'at most'} {aim.bound:g}"

@@ -6,6 +6,7 @@ Rules:
 - Zips hold incompressible filler, so that their size is what was asked for.
 - Sums are computed as go does: h1 over the sorted files of a zip, and over go.mod alone.
 - The project needs no more of the standard library than fmt: its build is quick.
+- A mirror's zips have the same content in another order and compression: other bytes, the same h1.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import random
 import re
+import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +67,16 @@ def h1(files: Mapping[str, bytes]) -> str:
     """The h1 sum of files by name (golang.org/x/mod/sumdb/dirhash)."""
     lines = (f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files))
     return "h1:" + base64.b64encode(hashlib.sha256("".join(lines).encode()).digest()).decode()
+
+
+def realistic_sizes(count: int = 120, *, seed: int = 4) -> list[int]:
+    """Filler sizes in bytes as real modules have them: median 60 KB, three of 1 to 2 MB; 12 MB for 120."""
+    chance = random.Random(seed)
+    large = [1_000_000, 1_300_000, 1_900_000][: count // 40]
+    usual = [int(60_000 * chance.lognormvariate(0, 0.5)) for _ in range(count - len(large))]
+    sizes = [*large, *usual]
+    chance.shuffle(sizes)
+    return sizes
 
 
 class Corpus:
@@ -132,6 +145,53 @@ class Corpus:
     def zip_path(self, module: Module) -> Path:
         """The file of a module's zip."""
         return self.directory / escape(module.path) / "@v" / f"{VERSION}.zip"
+
+    def mirror(self, directory: Path) -> Path:
+        """Write the tree of a mirror, whose zips differ in their bytes; gives `directory`."""
+        shutil.copytree(self.directory, directory, copy_function=os.link)
+        for module in self.modules:
+            path = directory / self.zip_path(module).relative_to(self.directory)
+            path.unlink()
+            with (
+                zipfile.ZipFile(self.zip_path(module)) as ours,
+                zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as theirs,
+            ):
+                for info in reversed(ours.infolist()):
+                    theirs.writestr(zipfile.ZipInfo(info.filename), ours.read(info), zipfile.ZIP_DEFLATED)
+        return directory
+
+    def damage(self, cache: Path, *, info: bool = True) -> list[str]:
+        """What is missing or wrong in a GOMODCACHE that should hold all modules, one line each.
+
+        Each zip by its h1, each .mod by its bytes, each .info (without `info` there need be none) by its
+        fields, and each unpacked directory by the h1 of its files.
+        """
+        found: list[str] = []
+        for module in self.modules:
+            versions = Path(escape(module.path), "@v")
+            known = {f"{module.path}@{VERSION}/{name}": data for name, data in module.files().items()}
+            wanted = h1(known)
+            try:
+                with zipfile.ZipFile(cache / "cache" / "download" / versions / f"{VERSION}.zip") as archive:
+                    got = {name: archive.read(name) for name in archive.namelist()}
+                if h1(got) != wanted:
+                    found.append(f"{module.path}: the zip has another h1")
+                if (cache / "cache/download" / versions / f"{VERSION}.mod").read_text() != module.go_mod():
+                    found.append(f"{module.path}: .mod differs")
+                if info:  # go writes it anew
+                    told = json.loads((cache / "cache/download" / versions / f"{VERSION}.info").read_text())
+                else:
+                    told = {"Version": VERSION, "Time": _TIME}
+                if (told["Version"], told["Time"]) != (VERSION, _TIME):
+                    found.append(f"{module.path}: .info differs")
+                root = cache / f"{escape(module.path)}@{VERSION}"
+                files = (path for path in root.rglob("*") if path.is_file())
+                got = {f"{module.path}@{VERSION}/{f.relative_to(root)}": f.read_bytes() for f in files}
+                if h1(got) != wanted:
+                    found.append(f"{module.path}: unpacked files differ")
+            except (OSError, zipfile.BadZipFile) as error:
+                found.append(f"{module.path}: {error}")
+        return found
 
     def write_project(self, directory: Path, *, requires: bool = True, sums: bool = True) -> Path:
         """Write a main module that imports the first level; gives its directory.

@@ -7,6 +7,8 @@ Rules:
 
 from __future__ import annotations
 
+import email.utils
+import functools
 import http.server
 import json
 import socket
@@ -53,6 +55,7 @@ class Server(http.server.ThreadingHTTPServer):
         if cert:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._context.load_cert_chain(cert, key)
+            self._context.set_alpn_protocols(["http/1.1"])
 
     def server_bind(self) -> None:
         """Bind without asking a resolver for our own name, as the base class does."""
@@ -78,13 +81,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = 1 << 16
 
+    tls = False
+
     def setup(self) -> None:
         """Do the handshake, if there is one to do."""
+        self.tls = isinstance(self.request, ssl.SSLSocket)
         if isinstance(self.request, ssl.SSLSocket):
             self.request.settimeout(30)
             self.request.do_handshake()
             self.request.settimeout(None)
         super().setup()
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """As the base class's, once a second."""
+        return super().date_time_string(timestamp) if timestamp is not None else _date(int(time.time()))
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: the servers keep logs of their own."""
@@ -96,6 +106,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+@functools.lru_cache(maxsize=2)
+def _date(second: int) -> str:
+    return email.utils.formatdate(second, usegmt=True)
 
 
 def serve(server: Server) -> None:

@@ -1,0 +1,69 @@
+"""What the module proxy is asked by, and what it answers with.
+
+Rules:
+- A temporary file lives as long as somebody holds the `Got` it came with.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from gotunnel.modproxy.receive import Verifies
+from gotunnel.storage.store import Stored
+
+Body = bytes | Path | AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What go gets.  `size` in bytes; `keep` holds a temporary file that `body` names: drop it last."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: Body
+    size: int | None
+    cached: bool
+    keep: object = None
+
+
+class AnswersSums(Protocol):
+    """What is needed of a SumDB."""
+
+    async def answer(self, rest: str) -> bytes:
+        """What go asks below /sumdb/NAME/.  Raises ModuleError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """One run's context: `private` are its effective globs (GOPRIVATE, GONOPROXY)."""
+
+    id: str
+    verifier: Verifies
+    private: str = ""
+    sumdb_name: str = ""
+    sumdb: AnswersSums | None = None
+
+
+@dataclass(eq=False)
+class Got:
+    """A file at hand: in the store, in memory (`data`), or in a temporary file (`loose`) that goes with it.
+
+    `project` is who had it fetched, and so verified.
+    """
+
+    stored: Stored
+    project: str = ""
+    data: bytes | None = None
+    loose: Path | None = None
+    source: str = ""
+    upstream: str = ""
+    stale: bool = False
+    _keeper: object = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.loose is not None:
+            self._keeper = weakref.finalize(self, self.loose.unlink, missing_ok=True)

@@ -1,0 +1,225 @@
+"""A file from the sources, checked: what leaves here may be stored and passed on.
+
+Rules:
+- Every kind is bounded in size and looked at: `.info` is an object that names the version asked for, a
+  `list` is text and no web page, a zip holds only files of its module within go's limits, mods and zips are
+  verified.
+- Wrong bytes once are no evidence: splicing over several ways may have done it.  They are fetched once more,
+  whole and by another way; wrong again is the source's fault, which is said, and the next equal source is
+  asked.  The bytes are dropped.
+- Spooled is beside the store, else in the machine's directory for temporary files, else in memory up to
+  MEMORY bytes.
+
+Sources: golang.org/x/mod/zip (limits), cmd/go/internal/modfetch/proxy.go (Stat).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+from gotunnel.address import one_line
+from gotunnel.errors import ModuleError
+from gotunnel.modproxy.dirhash import h1_of_go_mod, h1_of_zip
+from gotunnel.modproxy.fetch import Fetched, Source
+from gotunnel.modproxy.flight import Gate
+from gotunnel.modproxy.target import Target
+from gotunnel.modproxy.version import is_canonical
+from gotunnel.modproxy.walk import Ask, Walk, discard
+from gotunnel.storage.store import StoreError
+from gotunnel.tasks import in_thread
+
+LIMITS = {
+    "info": 64 << 10,
+    "query": 64 << 10,
+    "latest": 64 << 10,
+    "list": 8 << 20,
+    "mod": 16 << 20,
+    "zip": 500 << 20,
+}
+MEMORY = 64 << 20
+_SMALL = 256 << 10  # hashed in place: a thread costs more
+FOUL = frozenset({"sum.mismatch", "module.bad-zip", "http.captive-portal"})
+_NO_ROOM = frozenset({"disk.full", "cache.permission"})
+
+
+class Verifies(Protocol):
+    """What is needed of a Verifier."""
+
+    async def check(
+        self, module: str, version: str, kind: Literal["zip", "mod"], h1: str, by: str = ""
+    ) -> str:
+        """By what it is verified now.  Raises ModuleError: sum.mismatch, sum.unverifiable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A checked file; `h1` and `by` are "" where there is no sum."""
+
+    fetched: Fetched
+    source: Source
+    h1: str
+    by: str
+
+
+class Receiver:
+    """Fetches by `walk`, spools where `spool` says, `gate` says who goes first."""
+
+    def __init__(self, walk: Walk, spool: Callable[[], Path], gate: Gate) -> None:
+        self._walk, self._spool, self._gate = walk, spool, gate
+
+    async def get(self, target: Target, verifier: Verifies, priority: Callable[[], int]) -> Arrived:
+        """The checked file.  Raises ModuleError."""
+        async with self._gate.turn(priority):
+            if target.kind != "zip":
+                return await self._into(target, verifier, None, priority())
+            failure: ModuleError | None = None
+            for spool in self._spools():
+                try:
+                    return await self._into(target, verifier, spool, priority())
+                except ModuleError as error:
+                    if error.finding not in _NO_ROOM:
+                        raise
+                    failure = error
+            assert failure is not None
+            raise failure
+
+    def _spools(self) -> Iterator[Path | None]:
+        with contextlib.suppress(StoreError):
+            yield self._spool()
+        yield Path(tempfile.gettempdir())
+        yield None
+
+    async def _into(self, target: Target, verifier: Verifies, spool: Path | None, priority: int) -> Arrived:
+        limit = LIMITS[target.kind] if spool or target.kind != "zip" else MEMORY
+        ask = Ask(target, limit, spool, priority)
+        failed: dict[str, ModuleError] = {}
+        while True:
+            source, fetched = await self._walk.fetch(ask, failed)
+            try:
+                return await self._checked(target, verifier, source, fetched)
+            except ModuleError as error:
+                if error.finding not in FOUL:
+                    raise
+            by = frozenset({fetched.upstream}) - {""}
+            try:
+                again = await self._walk.fetch_from(source, replace(ask, whole=True, avoid=by))
+                return await self._checked(target, verifier, source, again)
+            except ModuleError as error:
+                self._walk.mirrors.failed(source)
+                failed[source.url] = error
+
+    async def _checked(self, target: Target, verifier: Verifies, source: Source, fetched: Fetched) -> Arrived:
+        try:
+            h1 = await _h1(target, fetched)
+            by = ""
+            if target.kind in ("mod", "zip"):
+                kind: Literal["mod", "zip"] = "mod" if target.kind == "mod" else "zip"
+                by = await verifier.check(target.module, target.version, kind, h1)
+            return Arrived(fetched, source, h1, by)
+        except ModuleError as error:
+            discard(fetched)
+            status = 502 if error.finding in FOUL else error.http_status
+            raise ModuleError(
+                error.finding,
+                error.detail,
+                http_status=status,
+                subject=error.subject or str(target),
+                source=error.source or source.label,
+                upstream=error.upstream or fetched.upstream,
+            ) from error
+        except ValueError as error:
+            discard(fetched)
+            finding = "module.bad-zip" if target.kind == "zip" else "http.captive-portal"
+            raise ModuleError(
+                finding,
+                f"{target}: {one_line(str(error))}",
+                subject=str(target),
+                source=source.label,
+                upstream=fetched.upstream,
+            ) from error
+        except OSError as error:
+            discard(fetched)
+            words = f"{target} can't be checked: {error.strerror or error}"
+            raise ModuleError("disk.full", words, http_status=500, subject=str(target)) from error
+        except BaseException:
+            discard(fetched)
+            raise
+
+
+async def _h1(target: Target, fetched: Fetched) -> str:
+    """The sum, "" where there is none.  Raises ValueError for what isn't such a file."""
+    if target.kind == "zip":
+        return await in_thread("h1", lambda: zip_sum(target, fetched))
+    data = fetched.data if fetched.data is not None else _content(fetched)
+    if target.kind == "mod":
+        if data.lstrip()[:1] == b"<":
+            raise ValueError("a web page came in place of a go.mod")
+        return (
+            h1_of_go_mod(data) if len(data) <= _SMALL else await in_thread("h1", lambda: h1_of_go_mod(data))
+        )
+    if target.kind == "list":
+        check_list(data)
+    else:
+        check_info(data, target.version if target.kind == "info" else "")
+    return ""
+
+
+def _content(fetched: Fetched) -> bytes:
+    return fetched.path.read_bytes() if fetched.path is not None else b""
+
+
+def zip_sum(target: Target, fetched: Fetched) -> str:
+    """The h1 sum of a zip that was looked through.  Raises ValueError."""
+    from gotunnel.modproxy.zipsum import check_zip
+
+    with _as_file(fetched) as path:
+        check_zip(path, target.module, target.version)
+        return h1_of_zip(str(path))
+
+
+@contextlib.contextmanager
+def _as_file(fetched: Fetched) -> Iterator[Path]:
+    """A path even for what could be kept in memory only (Linux)."""
+    if fetched.path is not None:
+        yield fetched.path
+        return
+    if not hasattr(os, "memfd_create"):
+        raise ValueError("no disk to check the zip on")
+    with open(os.memfd_create("zip"), "w+b") as file:
+        file.write(fetched.data or b"")
+        file.flush()
+        yield Path(f"/proc/self/fd/{file.fileno()}")
+
+
+def check_info(data: bytes, version: str) -> None:
+    """Raises ValueError unless it is an object that names `version`, or with "" any canonical version."""
+    if data.lstrip()[:1] == b"<":
+        raise ValueError("a web page came in place of an .info")
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError):
+        raise ValueError("the .info is no JSON") from None
+    named = record.get("Version") if isinstance(record, dict) else None
+    if not isinstance(named, str) or not is_canonical(named):
+        raise ValueError("the .info names no version")
+    if version and named != version:
+        raise ValueError(f"the .info is that of {named}")
+
+
+def check_list(data: bytes) -> None:
+    """Raises ValueError unless it is plain text."""
+    if data.lstrip()[:1] == b"<":
+        raise ValueError("a web page came in place of a list of versions")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("the list of versions is no text") from None
+    if "\0" in text:
+        raise ValueError("the list of versions is no text")

@@ -1,0 +1,194 @@
+"""From source to source in go's order, until one has the file.
+
+Rules:
+- `,` goes on after 404 and 410 only, `|` after any error: `SourceList` and `after_error` say it.
+- Equal mirrors are asked the healthiest first; one that is slow to answer is hedged by the next, for
+  immutable files only.  The loser is cancelled.
+- What is told in the end: what decides whether go itself would go on to the `direct` of its list is the last
+  source's word; else a source that couldn't be asked weighs more than one that said 404.
+- Wrong bytes weigh most: go must not hear of a 404 where something is foul.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from gotunnel.errors import ModuleError
+from gotunnel.modproxy.fetch import Fetched, Source
+from gotunnel.modproxy.mirrors import Mirrors
+from gotunnel.modproxy.sources import SourceList, after_error
+from gotunnel.modproxy.target import Target
+from gotunnel.tasks import Tasks
+
+MISSING = (404, 410)
+
+
+class Unsure(ModuleError):
+    """404, as the last source said; another one couldn't be asked."""
+
+
+class Fetches(Protocol):
+    """What is needed of a Fetcher."""
+
+    async def fetch(
+        self,
+        source: Source,
+        path: str,
+        *,
+        limit: int,
+        spool: Path | None,
+        priority: int = 0,
+        subject: tuple[str, str] = ("", ""),
+        whole: bool = False,
+        avoid: frozenset[str] = frozenset(),
+    ) -> Fetched:
+        """The body of `path` at `source`.  Raises ModuleError."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is fetched and how: at most `limit` bytes, into a file below `spool` or into memory."""
+
+    target: Target
+    limit: int
+    spool: Path | None
+    priority: int = 0
+    whole: bool = False
+    avoid: frozenset[str] = frozenset()
+
+
+class Walk:
+    """The sources, and what was learnt of their health; `clock` is monotonic, in seconds."""
+
+    def __init__(
+        self, sources: SourceList, fetcher: Fetches, mirrors: Mirrors, clock: Callable[[], float]
+    ) -> None:
+        self.sources, self.mirrors = sources, mirrors
+        self._groups = sources.groups()
+        self._fetcher, self._clock = fetcher, clock
+
+    async def fetch(self, ask: Ask, failed: Mapping[str, ModuleError]) -> tuple[Source, Fetched]:
+        """The first source that has it; those in `failed` (by URL) are taken to have failed so.
+
+        Raises ModuleError.
+        """
+        errors: dict[str, ModuleError] = {}
+        through = True
+        for group in self._groups:
+            known = {source.url: failed[source.url] for source, _ in group if source.url in failed}
+            errors |= known
+            left = self.mirrors.order([source for source, _ in group if source.url not in known])
+            if (found := await self._race(ask, left, errors)) is not None:
+                return found
+            last, separator = group[-1]
+            if not after_error(separator, errors[last.url]) and group is not self._groups[-1]:
+                through = False
+                break
+        raise self._verdict(ask.target, errors, through=through)
+
+    async def fetch_from(self, source: Source, ask: Ask) -> Fetched:
+        """From this source alone.  Raises ModuleError."""
+        started = self._clock()
+        try:
+            fetched = await self._fetcher.fetch(
+                source,
+                ask.target.name,
+                limit=ask.limit,
+                spool=ask.spool,
+                priority=ask.priority,
+                subject=(ask.target.module, ask.target.version),
+                whole=ask.whole,
+                avoid=ask.avoid,
+            )
+        except ModuleError as error:
+            if error.http_status in MISSING:
+                self.mirrors.answered(source, self._clock() - started)
+            else:
+                self.mirrors.failed(source)
+            raise
+        took = None if ask.target.kind == "zip" else self._clock() - started
+        self.mirrors.answered(source, took)
+        return fetched
+
+    async def _race(
+        self, ask: Ask, order: Sequence[Source], errors: dict[str, ModuleError]
+    ) -> tuple[Source, Fetched] | None:
+        if len(order) == 1 or not ask.target.immutable:
+            for source in order:
+                try:
+                    return source, await self.fetch_from(source, ask)
+                except ModuleError as error:
+                    errors[source.url] = error
+            return None
+        tasks = Tasks("hedge")
+        running: dict[asyncio.Task[Fetched], Source] = {}
+        waiting = list(order)
+        found: tuple[Source, Fetched] | None = None
+        try:
+            while found is None and (waiting or running):
+                newest: Source | None = None
+                if waiting:
+                    newest = waiting.pop(0)
+                    running[tasks.spawn(newest.label, self.fetch_from(newest, ask))] = newest
+                delay = None
+                if waiting and newest is not None:
+                    delay = self.mirrors.delay(newest, zip_=ask.target.kind == "zip")
+                done, _ = await asyncio.wait(running, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    source = running.pop(task)
+                    try:
+                        fetched = task.result()
+                    except ModuleError as error:
+                        errors[source.url] = error
+                        continue
+                    if found is None:
+                        found = source, fetched
+                    else:
+                        discard(fetched)
+        finally:
+            await tasks.close()
+            for task in running:
+                if not task.cancelled() and task.exception() is None:
+                    discard(task.result())
+        return found
+
+    def _verdict(self, target: Target, errors: Mapping[str, ModuleError], *, through: bool) -> ModuleError:
+        if not errors:
+            return ModuleError(
+                "goproxy.off", f"{target}: GOPROXY names no source", http_status=404, subject=str(target)
+            )
+        told = list(errors.values())
+        foul = [error for error in told if error.finding == "sum.mismatch"]
+        hard = [error for error in told if error.http_status not in MISSING]
+        last_url = self._groups[-1][-1][0].url
+        decides = (foul or hard or told)[-1]
+        if through and not foul and self.sources.ending == "direct" and last_url in errors:
+            decides = errors[last_url]
+        if len(told) == 1:
+            return decides
+        words = "; ".join(dict.fromkeys(sourced(error) for error in told))
+        kind = Unsure if hard and decides.http_status in MISSING else ModuleError
+        return kind(decides.finding, words, http_status=decides.http_status, subject=str(target))
+
+
+def sourced(error: ModuleError) -> str:
+    """Its one line, with the source and the way out in it."""
+    words = error.detail
+    if error.source and error.source not in words:
+        words = f"{error.source}: {words}"
+    if error.upstream and error.upstream not in words:
+        words = f"{words} (by {error.upstream})"
+    return words
+
+
+def discard(fetched: Fetched) -> None:
+    """Remove what was spooled."""
+    if fetched.path is not None:
+        fetched.path.unlink(missing_ok=True)
