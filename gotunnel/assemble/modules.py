@@ -252,7 +252,10 @@ class Modules:
             from gotunnel.modproxy.filter import Filter
             from gotunnel.modproxy.proxy import ModProxy
 
-            rules = [{"module": rule.module, "action": rule.action} for rule in self._config.go.filter]
+            try:
+                rules = Filter.parse(rule.as_table() for rule in self._config.go.filter)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
             self._proxies[listed] = ModProxy(
                 sources,
                 self.fetcher(),
@@ -260,7 +263,7 @@ class Modules:
                 emit=self._emit,
                 list_ttl=self._config.cache.list_ttl,
                 offline=self._offline,
-                filter=Filter.parse(rules),
+                filter=rules,
                 hedge=self._config.pool.hedge,
                 tell=self._tell,
             )

@@ -36,6 +36,7 @@ COMMANDS = {
     "run": ("gotunnel.cli.run", "runs CMD through the ways out; repeats it when only the network failed"),
     "connect": ("gotunnel.cli.connect", "joins standard input and output to HOST:PORT: an ssh ProxyCommand"),
     "probe": ("gotunnel.cli.probe", "times each phase of a request over each way out, side by side"),
+    "cache": ("gotunnel.cli.cache", "looks after the module store; carries a project to an offline machine"),
     "config": ("gotunnel.cli.config", "shows and checks the configuration"),
     "demo": ("gotunnel.cli.demo", "shows a failover on this machine: no configuration, no network, no root"),
 }

@@ -122,7 +122,7 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
             signals=signals,
             emit=emit,
             tell=tell,
-            retries=config.retry.attempts,
+            retries=0 if offline else config.retry.attempts,
             any_command=args.retries is not None,
             backoff=(config.retry.backoff.first, config.retry.backoff.last),
             wipe=line.wipe,

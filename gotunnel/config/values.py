@@ -75,10 +75,16 @@ class Auth:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A glob of module paths that are denied or allowed."""
+    """A glob of module paths that are denied or allowed; `versions`: `>=v1.2.0 <v1.3.0`, "" for all."""
 
     module: str
     action: str
+    versions: str = ""
+
+    def as_table(self) -> dict[str, str]:
+        """As it stands in TOML."""
+        table = {"module": self.module, "action": self.action, "versions": self.versions}
+        return {key: value for key, value in table.items() if value}
 
 
 def quote(value: object) -> str:
@@ -393,11 +399,12 @@ def filters() -> Kind[tuple[Filter, ...]]:
             raise ValueError(f"{quote(value)} is wrong; {want}")
         found = []
         for item in value:
-            _only(item, ("module", "action"))
+            versions = _string(item.get("versions", ""), "versions such as >=v1.2.0 <v1.3.0")
+            _only({k: v for k, v in item.items() if k != "versions"}, ("module", "action"))
             module, action = _string(item["module"], "a glob of module paths"), item["action"]
             if not module or action not in ("deny", "allow"):
                 raise ValueError(f'{want}; the action is "deny" or "allow"')
-            found.append(Filter(module, action))
+            found.append(Filter(module, action, versions))
         return tuple(found)
 
-    return Kind(parse, inline, lambda value: [{"module": f.module, "action": f.action} for f in value])
+    return Kind(parse, inline, lambda value: [f.as_table() for f in value])
