@@ -98,11 +98,15 @@ def build_engine(
     tell: Callable[[str], None] | None = None,
     adjust: Callable[[Chain], Chain] = lambda chain: chain,
     offline: bool = False,
+    secret: str = "",
 ) -> Engine:
-    """All objects of one run: see `build_graph`.  Raises ConfigError."""
+    """All objects of one run: see `build_graph`.  `secret` is taken where a new one would be made.
+
+    Raises ConfigError.
+    """
     graph = build_graph(config, ways, emit=emit, ask=ask, tell=tell, adjust=adjust, offline=offline)
     switch = Switch(graph)
-    user, secret = _credentials(config)
+    user, secret = _credentials(config, secret)
     limits = config.limits
     endpoint = Endpoint(
         switch,
@@ -116,13 +120,13 @@ def build_engine(
     return Engine(switch, endpoint, user, secret, Tasks("engine"))
 
 
-def _credentials(config: Config) -> tuple[str, str]:
+def _credentials(config: Config, kept: str) -> tuple[str, str]:
     """(user, secret) of the listener; an empty user means any, an empty secret means nobody is asked."""
     auth = config.listen.auth
     if auth.mode == "off":
         return "", ""
     if auth.mode == "auto":
-        return "", new_secret()
+        return "", kept or new_secret()
     try:
         secret = Path(auth.password_file).expanduser().read_text(encoding="utf-8").strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -26,7 +26,7 @@ from gotunnel.errors import ConfigError, DialError, ModuleError
 from gotunnel.goenv import Found, with_mirrors
 from gotunnel.listener.auth import new_secret
 from gotunnel.listener.sockets import address_of, bind
-from gotunnel.observe.events import Emit
+from gotunnel.observe.events import RUN, Emit
 from gotunnel.upstream.dialer import Stream, Ways
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ class Modules:
         self._server: Server | None = None
         self._fetcher: Fetcher | None = None
         self._proxies: dict[str, ModProxy] = {}  # by the list of sources
+        self._retired: list[ModProxy] = []
         self._databases: dict[tuple[str, str], SumDB | None] = {}  # by GOSUMDB and the list of sources
         self._of: dict[str, ModProxy] = {}  # by run
         self._listeners: dict[str, Callable[[str], None]] = {}
@@ -155,6 +156,7 @@ class Modules:
 
     async def answer(self, path: str, project: Project, *, priority: int = 0) -> Answer:
         """What the server asks.  Raises ModuleError."""
+        RUN.set(project.id)
         if (listener := self._listeners.get(project.id)) is not None:
             listener(unquote(path))
         return await self._of[project.id].answer(path, project, priority=priority)
@@ -217,6 +219,12 @@ class Modules:
             self._of.pop(opened.project.id, None)
             self._listeners.pop(opened.project.id, None)
 
+    def reload(self, config: Config) -> None:
+        """Filter, list_ttl and the like of a new configuration, for those who come from now on."""
+        self._config = config
+        self._retired += self._proxies.values()  # their runs go on with what they began with
+        self._proxies = {}
+
     async def prepare(self) -> None:
         """Import now what the first answer needs."""
         if self._server is not None:
@@ -229,7 +237,7 @@ class Modules:
         for database in self._databases.values():
             if database is not None:
                 await database.close()
-        for proxy in self._proxies.values():
+        for proxy in (*self._proxies.values(), *self._retired):
             await proxy.close()
 
     # --- parts ---------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from gotunnel.address import HostPort, one_line
 from gotunnel.child.classify import Output, Verdict, is_go_command
@@ -21,12 +22,31 @@ from gotunnel.child.run import Child, ChildResult
 from gotunnel.child.signals import Signals
 from gotunnel.errors import DialError, NoWayOut
 from gotunnel.observe.events import Attempt, Emit
-from gotunnel.pool.pool import Pool
 from gotunnel.tasks import Backoff, Tasks
 
 NO_WAY_OUT = 69
 TIMED_OUT = 124
 WAIT_FOR_A_WAY = 2.0  # seconds, between two attempts, for a way out to come back
+
+
+class Health(Protocol):
+    """What is known of the ways out: a Pool, or what a service says of its own."""
+
+    @property
+    def all_down(self) -> bool:
+        """True when the last word of every way out was a failure of its own."""
+
+    def failures(self) -> list[tuple[str, DialError]]:
+        """(name, error) of each way out whose last dial failed."""
+
+    def blame(self) -> str | None:
+        """Put the way out that a run failed on behind the others; its name."""
+
+    async def wait_usable(self, target: HostPort) -> None:
+        """Until a way out works again."""
+
+    async def refresh(self) -> HostPort | None:
+        """Learn how things stand now; the target that no way out reached, where that isn't told otherwise."""
 
 
 class Runner:
@@ -65,7 +85,7 @@ class Runner:
         if isinstance(error, NoWayOut):
             self._no_way = target
 
-    async def run(self, env: Mapping[str, str], pool: Pool, *, timeout: float | None = None) -> int:
+    async def run(self, env: Mapping[str, str], pool: Health, *, timeout: float | None = None) -> int:
         """CMD's status, or 69, 124, 128+N.  Raises CommandError if CMD can't be started."""
         deadline = None if timeout is None else time.monotonic() + timeout
         retries = self._retries
@@ -79,6 +99,7 @@ class Runner:
             result = await self._once(env, output, deadline)
             if result is None:
                 return self._timed_out(timeout, f"{self._argv[0]} was ended")
+            self._no_way = await pool.refresh() or self._no_way
             if output is None:
                 verdict = Verdict(None, "", False, "")
             else:
@@ -138,7 +159,7 @@ class Runner:
             self._tell(result.note)
         return None if expired else result
 
-    async def _way_back(self, pool: Pool, deadline: float | None) -> bool:
+    async def _way_back(self, pool: Health, deadline: float | None) -> bool:
         """Is there a way out to repeat CMD by?  Waits a little for one to come back."""
         if self._no_way is None or not pool.all_down:
             return True
@@ -151,7 +172,7 @@ class Runner:
         await tasks.close()
         return worked
 
-    async def _prepare(self, verdict: Verdict, pool: Pool, retries: int, deadline: float | None) -> None:
+    async def _prepare(self, verdict: Verdict, pool: Health, retries: int, deadline: float | None) -> None:
         blamed = pool.blame()
         pause = self._backoff.delay()
         if deadline is not None:
@@ -163,7 +184,7 @@ class Runner:
             async with asyncio.timeout(pause):
                 await self._signals.wait()
 
-    def _status(self, result: ChildResult, verdict: Verdict, pool: Pool) -> int:
+    def _status(self, result: ChildResult, verdict: Verdict, pool: Health) -> int:
         if result.status == 0 or result.signal is not None or self._signals.interrupted is not None:
             return result.status
         if self._no_way is not None and pool.all_down:

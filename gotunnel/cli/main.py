@@ -34,8 +34,12 @@ class Parser(argparse.ArgumentParser):
 # command -> (module, what it does); only the module of the command at hand is imported
 COMMANDS = {
     "run": ("gotunnel.cli.run", "runs CMD through the ways out; repeats it when only the network failed"),
+    "serve": ("gotunnel.cli.serve", "the same engine in the background for ever: for systemd, for a team"),
+    "env": ("gotunnel.cli.env", 'prints the environment for a running serve: eval "$(gotunnel env)"'),
+    "status": ("gotunnel.cli.status", "what the running serve is doing"),
     "connect": ("gotunnel.cli.connect", "joins standard input and output to HOST:PORT: an ssh ProxyCommand"),
     "probe": ("gotunnel.cli.probe", "times each phase of a request over each way out, side by side"),
+    "explain": ("gotunnel.cli.explain", "reads a log of go, git or CI: what failed, why, and what mends it"),
     "cache": ("gotunnel.cli.cache", "looks after the module store; carries a project to an offline machine"),
     "config": ("gotunnel.cli.config", "shows and checks the configuration"),
     "demo": ("gotunnel.cli.demo", "shows a failover on this machine: no configuration, no network, no root"),

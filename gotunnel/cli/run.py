@@ -17,12 +17,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gotunnel.cli.options import add_ways, load_ways, ssh_defaults
+from gotunnel.cli.options import add_ways, load_ways
 from gotunnel.errors import ConfigError, GotunnelError, UsageError
 
 if TYPE_CHECKING:
+    from gotunnel.child.retry import Health
     from gotunnel.child.signals import Signals
     from gotunnel.cli.progress import Line, Progress
+    from gotunnel.cli.remote import Server
     from gotunnel.config.load import Loaded, WaysOut
 
 USAGE = "gotunnel run [options] [--] CMD [ARG…]"
@@ -46,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", metavar="DURATION", help="for the whole run, such as 90s or 10m (status 124)"
     )
     group.add_argument("--events", metavar="FILE", help="events as JSON lines; - is standard error")
+    group.add_argument(
+        "--server", default="", metavar="URL", help="the running serve to use: http://:TOKEN@HOST:PORT"
+    )
     group.add_argument("--no-daemon", action="store_true", help="don't use a running serve")
     group.add_argument(
         "--no-modproxy", action="store_true", help="no module proxy: go asks the sources itself"
@@ -80,14 +85,11 @@ def _duration(text: str) -> float:
 
 
 async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout: float | None) -> int:
-    from gotunnel.assemble import build_engine
     from gotunnel.child.classify import is_go_command
     from gotunnel.child.retry import Runner
     from gotunnel.child.signals import Signals
-    from gotunnel.cli.ask import terminal
     from gotunnel.cli.console import Console, tell, wiped_by
     from gotunnel.cli.progress import Line, Progress, wanted
-    from gotunnel.cli.run_parts import own_parts
     from gotunnel.observe.events import Event, EventLog, Exit
     from gotunnel.tasks import Tasks
 
@@ -127,36 +129,36 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
             backoff=(config.retry.backoff.first, config.retry.backoff.last),
             wipe=line.wipe,
         )
-        engine = build_engine(
-            config,
-            ways,
-            emit=emit,
-            on_failure=runner.failed,
-            tell=tell,
-            ask=terminal(),
-            adjust=lambda chain: ssh_defaults(args, chain),
-            offline=offline,
-        )
+        server = None if offline else _service(args)
         try:
             async with contextlib.AsyncExitStack() as parts:
-                parts.push_async_callback(engine.close)
-                stands = await own_parts(
-                    args,
-                    config,
-                    engine,
-                    runner,
-                    parts,
-                    emit=emit,
-                    run_id=run_id,
-                    offline=offline,
-                    planned=progress.planned,
-                )
+                health: Health
+                if server is not None:
+                    from gotunnel.cli.run_remote import remote_parts
+
+                    stands, health = await remote_parts(
+                        args, config, server, runner, parts, emit=emit, run_id=run_id
+                    )
+                else:
+                    from gotunnel.cli.run_parts import own_parts
+
+                    stands, health = await own_parts(
+                        args,
+                        config,
+                        ways,
+                        runner,
+                        parts,
+                        emit=emit,
+                        run_id=run_id,
+                        offline=offline,
+                        planned=progress.planned,
+                    )
                 if shown:
                     ticking = Tasks("progress")
                     parts.push_async_callback(ticking.close)
                     parts.callback(line.clear)
                     ticking.spawn("tick", _tick(line, progress))
-                status = await runner.run(stands.env, engine.pool, timeout=timeout)
+                status = await runner.run(stands.env, health, timeout=timeout)
         except GotunnelError as error:
             emit(Exit(error.status, runner.attempts, (time.monotonic() - started) * 1000))
             raise
@@ -164,6 +166,18 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
             await _suggest_mirror(args.argv, stands.sources, signals)
         emit(Exit(status, runner.attempts, (time.monotonic() - started) * 1000))
     return status
+
+
+def _service(args: argparse.Namespace) -> Server | None:
+    """The running serve to use, if there is one and no option asks otherwise.  Raises ServerError."""
+    chosen = args.via or args.identity or args.ssh_config or args.known_hosts or args.config
+    if args.no_daemon or (chosen and not args.server):
+        return None
+    if not args.server and any(os.environ.get(name) for name in ("GOTUNNEL_VIA", "GOTUNNEL_PROXY")):
+        return None
+    from gotunnel.cli.remote import find
+
+    return find(os.environ, args.server)
 
 
 async def _tick(line: Line, progress: Progress) -> None:

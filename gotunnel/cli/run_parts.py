@@ -33,12 +33,13 @@ from gotunnel.observe.events import Emit, Ready
 from gotunnel.tasks import Tasks
 
 if TYPE_CHECKING:
-    from gotunnel.assemble import Engine
     from gotunnel.assemble.modules import Modules, Opened
     from gotunnel.child.retry import Runner
+    from gotunnel.config.load import WaysOut
     from gotunnel.config.model import Config
     from gotunnel.modproxy.gosum import GoSum
     from gotunnel.modproxy.prefetch import Settings
+    from gotunnel.pool.pool import Pool
 
 _log = logging.getLogger("gotunnel.run")
 WARM_AFTER = 0.15  # seconds in which a command that isn't go's may end before the ways out are opened
@@ -55,7 +56,7 @@ class Parts:
 async def own_parts(
     args: argparse.Namespace,
     config: Config,
-    engine: Engine,
+    ways: WaysOut,
     runner: Runner,
     stack: contextlib.AsyncExitStack,
     *,
@@ -63,11 +64,25 @@ async def own_parts(
     run_id: str,
     offline: bool,
     planned: Callable[[int], None] = lambda count: None,
-) -> Parts:
+) -> tuple[Parts, Pool]:
     """Start everything; `stack` ends it.  `planned` hears how many files are wanted.  Raises ConfigError."""
+    from gotunnel.assemble import build_engine
     from gotunnel.child.classify import loads_modules
+    from gotunnel.cli.ask import terminal
     from gotunnel.cli.console import tell
+    from gotunnel.cli.options import ssh_defaults
 
+    engine = build_engine(
+        config,
+        ways,
+        emit=emit,
+        on_failure=runner.failed,
+        tell=tell,
+        ask=terminal(),
+        adjust=lambda chain: ssh_defaults(args, chain),
+        offline=offline,
+    )
+    stack.push_async_callback(engine.close)
     proxy = config.listen.proxy
     # what needs no network shall not pay for asyncssh's import
     warm_after = None if offline else 0.0 if loads_modules(args.argv) else WARM_AFTER
@@ -97,17 +112,27 @@ async def own_parts(
         url = config.pool.probe.url or first_source(goproxy or found.goproxy)
         engine.watch(url, every=config.pool.probe.every, timeout=config.pool.probe.timeout)
     if modules is not None:
-        project = await _project(args.argv, found)
+        project = await project_of(args.argv, found)
         opened = await modules.open(found, project.sums, run_id=run_id, mirrors=mirrors)
         goproxy = opened.goproxy
         if opened.project is not None and not args.no_prefetch and not offline:
             tasks = Tasks("run")
             stack.push_async_callback(tasks.close)
             tasks.spawn("prefetch", _prefetch(args.argv, modules, opened, project, planned))
-    env = compose(
+    env = environment(
+        found, config, proxy_url=engine.proxy_url, run_id=run_id, goproxy=goproxy, offline=offline
+    )
+    return Parts(env, (*mirrors, *re.split("[,|]", found.goproxy))), engine.pool
+
+
+def environment(
+    found: Found, config: Config, *, proxy_url: str, run_id: str, goproxy: str, offline: bool
+) -> dict[str, str]:
+    """The whole environment of CMD."""
+    return compose(
         os.environ,
         found,
-        proxy_url=engine.proxy_url,
+        proxy_url=proxy_url,
         run_id=run_id,
         goproxy=goproxy,
         private=config.go.private,
@@ -115,18 +140,17 @@ async def own_parts(
         command=own_command(),
         git_proxy=git_proxy_command(),
     )
-    return Parts(env, (*mirrors, *re.split("[,|]", found.goproxy)))
 
 
 @dataclass(frozen=True, slots=True)
-class _Project:
+class Project:
     """The main module that CMD works on, as far as there is one."""
 
     settings: Settings
     sums: GoSum
 
 
-async def _project(argv: Sequence[str], found: Found) -> _Project:
+async def project_of(argv: Sequence[str], found: Found) -> Project:
     """Raises ConfigError for a go.sum that can't be read."""
     from gotunnel.modproxy.gocommand import child_directory, read_command
     from gotunnel.modproxy.gosum import GoSum, read_go_sums
@@ -154,7 +178,7 @@ async def _project(argv: Sequence[str], found: Found) -> _Project:
         return read_go_sums(place.directory, gowork=str(place.go_work or "off"), modfile=modfile)
 
     try:
-        return _Project(settings, await asyncio.to_thread(sums))
+        return Project(settings, await asyncio.to_thread(sums))
     except (OSError, ValueError) as error:
         raise ConfigError(one_line(f"{error}; mend it, or remove it and run go mod tidy", 300)) from error
 
@@ -163,7 +187,7 @@ async def _prefetch(
     argv: Sequence[str],
     modules: Modules,
     opened: Opened,
-    project: _Project,
+    project: Project,
     planned: Callable[[int], None],
 ) -> None:
     from gotunnel.modproxy.prefetch import Prefetcher

@@ -91,7 +91,12 @@ def save_kept(directory: Path, kept: Kept, profile: str = "") -> None:
 
 def load_running(directory: Path, profile: str = "") -> Running | None:
     """What a service has written, None where there is none or it isn't ours to trust."""
-    return _typed(Running, _read(directory / file_name("server", profile)))
+    return read_running(directory / file_name("server", profile))
+
+
+def read_running(file: Path) -> Running | None:
+    """As `load_running`, from a file that was named."""
+    return _typed(Running, _read(file))
 
 
 def save_running(directory: Path, running: Running, profile: str = "") -> None:

@@ -39,6 +39,10 @@ class GoSum:
         """The sum of the go.mod, if it is known."""
         return self.sums.get((module, f"{version}/go.mod"))
 
+    def as_text(self) -> str:
+        """As the lines of a go.sum."""
+        return "".join(f"{path} {version} {h1}\n" for (path, version), h1 in self.sums.items())
+
     def __len__(self) -> int:
         return len(self.sums)
 

@@ -16,9 +16,9 @@ import datetime
 import json
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import IO, ClassVar
+from typing import IO, Any, ClassVar
 
 from gotunnel.address import redact
 
@@ -157,6 +157,24 @@ def as_line(event: Event, run: str, now: datetime.datetime) -> str:
             value = round(value, 1)
         record[_KEYS.get(field.name, field.name)] = value
     return json.dumps(record, ensure_ascii=False)
+
+
+def from_record(record: Mapping[str, object]) -> Event | None:
+    """The event of a line's object; None for what this version doesn't know."""
+    kind = next((k for k in Event.__subclasses__() if k.name == record.get("event")), None)
+    if kind is None:
+        return None
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        value = record.get(_KEYS.get(field.name, field.name))
+        if value is not None:
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+        elif "None" in str(field.type):
+            values[field.name] = None
+    try:
+        return kind(**values)
+    except TypeError:
+        return None
 
 
 class EventLog:

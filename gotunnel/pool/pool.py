@@ -137,6 +137,10 @@ class Pool:
             if not self.all_down:
                 return
 
+    async def refresh(self) -> HostPort | None:
+        """Nothing to learn: what happens is seen here."""
+        return None
+
     def failures(self) -> list[tuple[str, DialError]]:
         """(name, error) of each way out whose last dial failed."""
         return [(u.name, u.last_error) for u in self.upstreams if u.last_error is not None]

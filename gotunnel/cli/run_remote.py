@@ -1,0 +1,132 @@
+"""What a run stands on when a service is there: its proxy and module proxy, with a secret of this run's own.
+
+Rules:
+- No handshake, no import of what the service has loaded already.
+- The service's events of this run are ours; a service that ends in the middle is told as any other failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import threading
+from typing import TYPE_CHECKING, Any
+
+from gotunnel.address import HostPort
+from gotunnel.cli.remote import Server, ServerError
+from gotunnel.cli.run_parts import Parts, environment, project_of
+from gotunnel.config.model import Config
+from gotunnel.errors import Blame, DialError
+from gotunnel.goenv import read
+from gotunnel.observe.events import Emit, Ready, from_record
+
+if TYPE_CHECKING:
+    from gotunnel.child.retry import Runner
+
+_LOOK = 0.5  # seconds between two questions whether a way out works again
+
+
+class RemoteHealth:
+    """The ways out of a service, as it tells."""
+
+    def __init__(self, server: Server, run: str) -> None:
+        self._server, self._run = server, run
+        self._known: dict[str, Any] = {}
+
+    @property
+    def all_down(self) -> bool:
+        return bool(self._known.get("all_down"))
+
+    def failures(self) -> list[tuple[str, DialError]]:
+        return [
+            (name, DialError(finding, detail, blame=Blame.HOP))
+            for name, finding, detail in self._known.get("failures", [])
+        ]
+
+    def blame(self) -> str | None:
+        with contextlib.suppress(ServerError):
+            answer = self._server.ask("POST", f"/api/runs/{self._run}/blame")
+            return str(answer["blamed"]) if answer and answer.get("blamed") else None
+        return None
+
+    async def wait_usable(self, target: HostPort) -> None:
+        while self.all_down:
+            await asyncio.sleep(_LOOK)
+            await self.refresh()
+
+    async def refresh(self) -> HostPort | None:
+        try:
+            self._known = await asyncio.to_thread(self._server.ask, "GET", f"/api/runs/{self._run}")
+        except ServerError as error:
+            gone = ["the service", "hop.closed", str(error)]
+            self._known = {"all_down": True, "failures": [gone], "no_way": "127.0.0.1:1"}
+        with contextlib.suppress(ValueError):
+            return HostPort.parse(str(self._known.get("no_way") or ""))
+        return None
+
+
+async def remote_parts(
+    args: argparse.Namespace,
+    config: Config,
+    server: Server,
+    runner: Runner,
+    stack: contextlib.AsyncExitStack,
+    *,
+    emit: Emit,
+    run_id: str,
+) -> tuple[Parts, RemoteHealth]:
+    """Be let in; `stack` says goodbye.  Raises ServerError, ConfigError."""
+    from gotunnel.daemon.runs import describe
+
+    found = await asyncio.to_thread(read, os.environ)
+    project = await project_of(args.argv, found)
+    mirrors = [*args.mirror, *config.go.mirrors]
+    told = await asyncio.to_thread(
+        server.ask,
+        "POST",
+        "/api/runs",
+        {
+            "found": describe(found),
+            "sums": project.sums.as_text(),
+            "mirrors": mirrors,
+            "modproxy": not args.no_modproxy,
+            "prefetch": not args.no_prefetch,
+            "argv": args.argv,
+            "directory": os.getcwd(),
+            "env": dict(project.settings.env),
+        },
+    )
+    run = str(told["id"])
+
+    def goodbye() -> None:
+        with contextlib.suppress(ServerError):
+            server.ask("DELETE", f"/api/runs/{run}")
+
+    stack.callback(goodbye)
+    loop = asyncio.get_running_loop()
+
+    def follow() -> None:
+        with contextlib.suppress(ServerError, OSError, RuntimeError):  # RuntimeError: the loop has closed
+            for line in server.lines(f"/api/runs/{run}/events"):
+                with contextlib.suppress(ValueError):
+                    event = from_record(json.loads(line)) if line.strip() else None
+                    if event is not None:
+                        loop.call_soon_threadsafe(emit, event)
+
+    threading.Thread(target=follow, name="events", daemon=True).start()
+    where = str(told["proxy"]).rpartition("@")[2]
+    emit(Ready(where, told.get("modproxy"), tuple(told.get("upstreams", ()))))
+    env = environment(
+        found,
+        config,
+        proxy_url=str(told["proxy"]),
+        run_id=run_id,
+        goproxy=str(told["goproxy"]),
+        offline=False,
+    )
+    sources = (*mirrors, *re.split("[,|]", found.goproxy))
+    return Parts(env, sources), RemoteHealth(server, run)

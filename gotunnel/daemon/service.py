@@ -1,0 +1,307 @@
+"""`serve`: the engine for ever, and its manager told of it.
+
+    listen -> tell where (runtime file) -> probe until a way out works -> READY -> serve -> drain -> end
+
+Rules:
+- It listens before any way out works: clients wait or are told; READY only after a probe through the data
+  path of some way out.
+- The watchdog is fed while the event loop turns and our own listener answers; an outage outside, or an hour
+  without a client, never counts against us.
+- A reload builds the new graph first; a configuration that is wrong changes nothing.
+- Ports and secrets stay the same over restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+
+from gotunnel import __version__
+from gotunnel.address import HostPort, one_line
+from gotunnel.assemble import build_engine, build_graph
+from gotunnel.assemble.engine import Engine
+from gotunnel.assemble.modules import Modules, opened_store
+from gotunnel.config.load import Loaded, WaysOut
+from gotunnel.config.model import Config
+from gotunnel.config.values import Endpoint as Address
+from gotunnel.daemon.activation import adopt
+from gotunnel.daemon.notify import Notifier
+from gotunnel.daemon.observed import Observed
+from gotunnel.daemon.runs import Runs
+from gotunnel.daemon.state import (
+    Kept,
+    Running,
+    forget_running,
+    load_kept,
+    load_running,
+    runtime_directory,
+    save_kept,
+    save_running,
+    state_directory,
+)
+from gotunnel.errors import ConfigError
+from gotunnel.goenv import first_source, read, with_mirrors
+from gotunnel.listener.auth import new_secret
+from gotunnel.listener.sockets import bind
+from gotunnel.modproxy.gosum import GoSum
+from gotunnel.observe.events import Emit
+from gotunnel.pool.probe import Prober, ProbeTarget
+from gotunnel.tasks import Backoff, Tasks
+from gotunnel.upstream.spec import Chain
+
+DRAIN = 10.0  # seconds for clients to come to their end when the service stops
+FALLBACK_PROBE = "https://proxy.golang.org"
+
+Load = Callable[[], tuple[Loaded, WaysOut]]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the command line gave: `load` reads the configuration anew each time; `profile` names a second
+    service of the same user."""
+
+    load: Load
+    tell: Callable[[str], None]
+    adjust: Callable[[Chain], Chain] = lambda chain: chain
+    profile: str = ""
+    listeners: tuple[Emit, ...] = ()
+
+
+class Service:
+    """One running service."""
+
+    def __init__(self, setup: Setup, environ: MutableMapping[str, str]) -> None:
+        self._setup, self._environ = setup, environ
+        self._notifier = Notifier(environ)
+        self._sockets = adopt(environ)
+        self._state, self._runtime = state_directory(environ), runtime_directory(environ)
+        self._tasks = Tasks("service")
+        self._ending = asyncio.Event()
+        self._ready = False
+        self._why = "starting"
+        self._reloading = asyncio.Lock()
+
+    async def run(self) -> int:
+        """Until SIGTERM or SIGINT.  Raises ConfigError where it can't begin."""
+        loaded, ways = self._setup.load()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ending.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.spawn("reload", self.reload()))
+        self._refuse_twin()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._tasks.close)
+            await self._start(loaded.config, ways, stack)
+            self._tasks.spawn("ready", self._become_ready())
+            self._tasks.spawn("status", self._keep_status())
+            if self._notifier.watchdog is not None:
+                self._tasks.spawn("watchdog", self._feed(self._notifier.watchdog / 3))
+            await self._ending.wait()
+            self._notifier.stopping()
+            self._setup.tell("ending: no new clients; waiting for those who are in")
+            await self._engine.endpoint.drain(DRAIN)
+        return 0
+
+    # --- start --------------------------------------------------------------------------------------
+
+    def _refuse_twin(self) -> None:
+        """Two services of one user and profile would each tell runs where they are."""
+        running = load_running(self._runtime, self._setup.profile)
+        if running is None or running.pid == os.getpid():
+            return
+        with contextlib.suppress(OSError, ValueError):
+            where = HostPort.parse(running.admin.partition("//")[2])
+            with socket.create_connection((where.host, where.port), timeout=1.0):
+                raise ConfigError(
+                    f"a service of yours runs already (pid {running.pid}); stop it, or take another name "
+                    "with --profile NAME"
+                )
+
+    async def _start(self, config: Config, ways: WaysOut, stack: contextlib.AsyncExitStack) -> None:
+        kept = load_kept(self._state, self._setup.profile)
+        secret, token = kept.secret or new_secret(), kept.token or new_secret()
+        emit = self.observed = Observed()
+        for listener in self._setup.listeners:
+            emit.add(listener)
+        engine = self._engine = build_engine(
+            config,
+            ways,
+            emit=emit,
+            on_failure=lambda target, error: self._runs.failed(target, error),
+            tell=self._setup.tell,
+            adjust=self._setup.adjust,
+            secret=secret,
+        )
+        stack.push_async_callback(engine.close)
+        listen = config.listen
+        proxy = await engine.start(self._socket("proxy", listen.proxy, kept.proxy))
+        store = await stack.enter_async_context(opened_store(config, proxy_url=engine.proxy_url))
+        self._modules = modules = Modules(
+            config,
+            engine.ways,
+            store,
+            emit=emit,
+            tell=self._setup.tell,
+            on_failure=lambda target, error: self._runs.failed(target, error),
+        )
+        stack.push_async_callback(modules.close)
+        modproxy = await modules.start(self._socket("modproxy", listen.modproxy, kept.modproxy))
+        self._runs = Runs(engine, modules)
+        stack.push_async_callback(self._runs.close)
+        self._runs.start()
+        emit.add(self._runs)
+        self._found = await asyncio.to_thread(read, os.environ)
+        # for shells that took `gotunnel env`
+        await modules.open(self._found, GoSum(), run_id="", mirrors=config.go.mirrors, secret=secret)
+        admin = await self._start_admin(self._socket("admin", listen.admin, kept.admin), token, stack)
+        self._watch(config)
+        save_kept(
+            self._state,
+            Kept(secret, token, proxy.port, modproxy.port, admin.port),
+            self._setup.profile,
+        )
+        running = Running(
+            os.getpid(),
+            time.time(),
+            __version__,
+            engine.proxy_url,
+            f"http://{modproxy}/{secret}",
+            f"http://{admin}",
+            token,
+        )
+        save_running(self._runtime, running, self._setup.profile)
+        stack.callback(forget_running, self._runtime, self._setup.profile)
+        self._setup.tell(f"proxy on {proxy}, module proxy on {modproxy}, admin on http://{admin}")
+
+    def _socket(self, name: str, address: Address, kept: int) -> socket.socket:
+        """Systemd's, else the same port as the last time, else the configured or a free one."""
+        if name in self._sockets:
+            return self._sockets[name]
+        if not address.port and kept:
+            with contextlib.suppress(ConfigError):
+                return bind(HostPort(address.host, kept), f"listen.{name}")
+            self._setup.tell(f"port {kept} of the last time is taken: take `gotunnel env` anew")
+        return bind(HostPort(address.host, address.port), f"listen.{name}")
+
+    async def _start_admin(
+        self, listening: socket.socket, token: str, stack: contextlib.AsyncExitStack
+    ) -> HostPort:
+        from gotunnel.daemon.admin_api import start_admin
+
+        return await start_admin(self, listening, token, stack)
+
+    # --- while it runs ------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The engine."""
+        return self._engine
+
+    @property
+    def modules(self) -> Modules:
+        """The module proxy."""
+        return self._modules
+
+    @property
+    def runs(self) -> Runs:
+        """The runs that use us."""
+        return self._runs
+
+    @property
+    def readiness(self) -> tuple[bool, str]:
+        """(ready, why not)."""
+        return self._ready, "" if self._ready else self._why
+
+    def _probe_url(self, config: Config) -> str:
+        mirrors = config.go.mirrors
+        listed = with_mirrors(self._found.goproxy, mirrors) if mirrors else self._found.goproxy
+        return config.pool.probe.url or first_source(listed) or FALLBACK_PROBE
+
+    def _watch(self, config: Config) -> None:
+        probe = config.pool.probe
+        self._url, self._timeout = self._probe_url(config), probe.timeout
+        self._engine.watch(self._url, every=probe.every, timeout=probe.timeout)
+
+    async def _become_ready(self) -> None:
+        """Probe until something comes through some way out."""
+        backoff = Backoff(0.5, 10.0)
+        while not self._ready:
+            pool = self._engine.pool
+            prober = Prober(pool, ProbeTarget.parse(self._url), every=1.0, timeout=self._timeout)
+            trying = [self._tasks.spawn(f"probe {u.name}", prober.once(u)) for u in pool.upstreams]
+            for done in asyncio.as_completed(trying):
+                if await done:
+                    self._ready = True
+                    break
+            else:
+                self._why = "no way out works: " + "; ".join(
+                    f"{name.removesuffix(':')}: {error.finding}" for name, error in pool.failures()
+                )
+                self._notifier.status(self._why)
+                await asyncio.sleep(backoff.delay())
+        self._notifier.ready()
+        self._notifier.status(self._status())
+        self._setup.tell("ready: a way out works")
+
+    def _status(self) -> str:
+        upstreams = self._engine.pool.upstreams
+        up = sum(not u.is_down for u in upstreams)
+        streams = self._engine.graph.open_streams
+        return f"{up} of {len(upstreams)} ways out up, {streams} streams, {len(self._runs)} runs"
+
+    async def _keep_status(self) -> None:
+        while True:
+            await asyncio.sleep(2.0)
+            if self._ready:
+                self._notifier.status(self._status())
+
+    async def _feed(self, every: float) -> None:
+        """The watchdog gets its food as long as our own listener answers."""
+        assert self._engine.address is not None
+        where = self._engine.address
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host)  # noqa: S104
+        while True:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(every * 2):
+                    reader, writer = await asyncio.open_connection(host, where.port)
+                    try:
+                        writer.write(b"GET / HTTP/1.1\r\nHost: gotunnel\r\nConnection: close\r\n\r\n")
+                        if await reader.read(1):
+                            self._notifier.alive()
+                    finally:
+                        writer.close()
+            await asyncio.sleep(every)
+
+    async def reload(self) -> str:
+        """Take the configuration anew; why not, "" where it was taken."""
+        async with self._reloading:
+            self._notifier.reloading()
+            try:
+                loaded, ways = self._setup.load()
+                config = loaded.config
+                graph = build_graph(
+                    config, ways, emit=self.observed, tell=self._setup.tell, adjust=self._setup.adjust
+                )
+            except ConfigError as error:
+                why = one_line(str(error), 500)
+                self._setup.tell(f"the new configuration is refused, the old one stays: {why}")
+                self._notifier.status(f"reload refused: {why}")
+                self._notifier.ready()
+                return why
+            self._engine.replace(graph)
+            limits = config.limits
+            self._engine.endpoint.limit(
+                head=limits.head, connections=limits.connections, per_client=limits.per_client
+            )
+            self._modules.reload(config)
+            self._watch(config)
+            self._setup.tell("the new configuration is in force")
+            self._notifier.ready()
+            self._notifier.status(self._status())
+            return ""
