@@ -1,4 +1,4 @@
-"""A while on a bad line, and no false death; GOTUNNEL_LONG for longer, `python -m tests.hour` for an hour."""
+"""A while on a bad line, and no false death; GOTUNNEL_SOAK for longer, `python -m tests.hour` for an hour."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from tests import hour
 from tests.conftest import need
 
-SECONDS = 300.0 if os.environ.get("GOTUNNEL_LONG") else 20.0
+SECONDS = 300.0 if os.environ.get("GOTUNNEL_SOAK") else 20.0
 
 
 def test_no_stream_dies_on_a_line_that_loses(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A few runs of the kill tests (`tests/kill.py`); GOTUNNEL_LONG makes it many, at the sizes of the issue."""
+"""A few runs of the kill tests (`tests/kill.py`); GOTUNNEL_SOAK makes it many, at the sizes of the issue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.conftest import need
 from tests.kill import KINDS, Outcome, Plan, lab_for, one_run, report
 from tests.lab import wanlab
 
-LONG = bool(os.environ.get("GOTUNNEL_LONG"))
+LONG = bool(os.environ.get("GOTUNNEL_SOAK"))
 RUNS = 10 if LONG else 2
 PLAN = Plan() if LONG else Plan(zips=8, size=1_000_000, rate=20, kills=3, timeout=60)
 

@@ -11,10 +11,11 @@ from urllib.parse import quote
 from gotunnel.address import HostPort
 from gotunnel.assemble.graph import Graph, Switch, build_graph
 from gotunnel.config.load import WaysOut
-from gotunnel.config.model import Config
+from gotunnel.config.model import Config, Tls
 from gotunnel.errors import ConfigError, DialError
 from gotunnel.listener.auth import USER, Keys, new_secret
 from gotunnel.listener.proxy import Endpoint
+from gotunnel.listener.tls import server_context
 from gotunnel.observe.events import Emit
 from gotunnel.openfiles import raise_limit
 from gotunnel.pool.pool import Pool
@@ -35,6 +36,7 @@ class Engine:
     secret: str
     tasks: Tasks
     address: HostPort | None = None
+    scheme: str = "http"  # of the endpoint's URL
 
     @property
     def graph(self) -> Graph:
@@ -57,7 +59,7 @@ class Engine:
         assert self.address is not None
         # who listens on every address is reached by loopback
         where = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address.host, self.address.host)  # noqa: S104
-        return f"http://{credentials}{HostPort(where, self.address.port)}"
+        return f"{self.scheme}://{credentials}{HostPort(where, self.address.port)}"
 
     async def start(self, where: HostPort | socket.socket, *, warm_after: float | None = 0.0) -> HostPort:
         """Listen, and begin to open the ways out, which nobody waits for.  Raises ConfigError.
@@ -99,28 +101,32 @@ def build_engine(
     adjust: Callable[[Chain], Chain] = lambda chain: chain,
     offline: bool = False,
     secret: str = "",
+    shared: bool = False,
 ) -> Engine:
     """All objects of one run: see `build_graph`.  `secret` is taken where a new one would be made.
+
+    `shared`: for others too, and so inside TLS where that is configured; a run's own endpoint needs none.
 
     Raises ConfigError.
     """
     graph = build_graph(config, ways, emit=emit, ask=ask, tell=tell, adjust=adjust, offline=offline)
     switch = Switch(graph)
-    user, secret = _credentials(config, secret)
-    limits = config.limits
+    user, secret = credentials(config, secret)
+    limits, tls = config.limits, config.listen.tls if shared else Tls()
     endpoint = Endpoint(
         switch,
         keys=Keys(secret, user),
+        tls=server_context(tls.cert, tls.key, tls.client_ca) if tls.cert else None,
         head=limits.head,
         connections=limits.connections,
         per_client=limits.per_client,
         on_failure=on_failure,
         **({} if tell is None else {"tell": tell}),
     )
-    return Engine(switch, endpoint, user, secret, Tasks("engine"))
+    return Engine(switch, endpoint, user, secret, Tasks("engine"), scheme="https" if tls.cert else "http")
 
 
-def _credentials(config: Config, kept: str) -> tuple[str, str]:
+def credentials(config: Config, kept: str = "") -> tuple[str, str]:
     """(user, secret) of the listener; an empty user means any, an empty secret means nobody is asked."""
     auth = config.listen.auth
     if auth.mode == "off":

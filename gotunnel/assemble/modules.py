@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from gotunnel.address import HostPort
-from gotunnel.config.model import Config
+from gotunnel.assemble.engine import credentials
+from gotunnel.config.model import Config, Tls
 from gotunnel.errors import ConfigError, DialError, ModuleError
 from gotunnel.goenv import Found, with_mirrors
-from gotunnel.listener.auth import new_secret
+from gotunnel.listener.auth import matches, new_secret
 from gotunnel.listener.sockets import address_of, bind
+from gotunnel.listener.tls import server_context
 from gotunnel.observe.events import RUN, Emit
 from gotunnel.upstream.dialer import Stream, Ways
 
@@ -128,8 +130,11 @@ class Modules:
         tell: Callable[[str], None],
         on_failure: Callable[[HostPort, DialError], None] = lambda target, error: None,
         offline: bool = False,
+        shared: bool = False,
     ) -> None:
+        """`shared`: for others too, and so inside TLS where that is configured."""
         self._config = config
+        self._tls = config.listen.tls if shared else Tls()
         self._ways: Ways = _Reporting(ways, on_failure)
         self._emit, self._tell = emit, tell
         self._offline = offline or config.cache.offline
@@ -150,9 +155,24 @@ class Modules:
 
         self._socket = where if isinstance(where, socket.socket) else bind(where, "listen.modproxy")
         self.address = address_of(self._socket)
-        self._server = Server(self)
+        tls = self._tls
+        context = server_context(tls.cert, tls.key, tls.client_ca) if tls.cert else None
+        self._server = Server(self, check=self._check(), context=context)
         await self._server.start(self._socket)
         return self.address
+
+    @property
+    def shared(self) -> bool:
+        """Whether it serves below `/` too: who comes shows a password or a certificate, in TLS."""
+        named = self._config.listen.auth.mode == "user"
+        return bool(self._tls.cert) and (named or bool(self._tls.client_ca))
+
+    def _check(self) -> Callable[[str, str], bool] | None:
+        """What a user and a password are held against, in the shared mode."""
+        user, secret = credentials(self._config)
+        if not user or not self.shared:
+            return None
+        return lambda name, given: matches(name.encode(), given.encode(), secret, user)
 
     async def answer(self, path: str, project: Project, *, priority: int = 0) -> Answer:
         """What the server asks.  Raises ModuleError."""
@@ -169,8 +189,10 @@ class Modules:
         run_id: str,
         mirrors: Sequence[str] = (),
         secret: str = "",
+        everybody: bool = False,
     ) -> Opened:
-        """Let a run in: `found` is what go is told there, `sums` its main module's.
+        """Let a run in: `found` is what go is told there, `sums` its main module's.  `everybody`
+        opens the shared mode instead, below `/`.
 
         Raises ConfigError for a GOPROXY or GOSUMDB that go would refuse.
         """
@@ -198,11 +220,11 @@ class Modules:
         self._of[run_id] = proxy
         assert self._server is not None
         assert self.address is not None
-        secret = secret or new_secret()
+        secret = "" if everybody else secret or new_secret()
         self._server.add(secret, project)
         goproxy = child_goproxy(
             sources,
-            f"http://{self.address}/{secret}",
+            f"{'https' if self._tls.cert else 'http'}://{self.address}/{secret}".rstrip("/"),
             filtered=bool(self._config.go.filter),
             offline=self._offline,
         )

@@ -137,6 +137,7 @@ class Service:
             tell=self._setup.tell,
             adjust=self._setup.adjust,
             secret=secret,
+            shared=True,
         )
         stack.push_async_callback(engine.close)
         listen = config.listen
@@ -149,6 +150,7 @@ class Service:
             emit=emit,
             tell=self._setup.tell,
             on_failure=lambda target, error: self._runs.failed(target, error),
+            shared=True,
         )
         stack.push_async_callback(modules.close)
         modproxy = await modules.start(self._socket("modproxy", listen.modproxy, kept.modproxy))
@@ -158,7 +160,10 @@ class Service:
         emit.add(self._runs)
         self._found = await asyncio.to_thread(read, os.environ)
         # for shells that took `gotunnel env`
-        await modules.open(self._found, GoSum(), run_id="", mirrors=config.go.mirrors, secret=secret)
+        mirrors = config.go.mirrors
+        self.shell = await modules.open(self._found, GoSum(), run_id="", mirrors=mirrors, secret=secret)
+        if modules.shared:
+            await modules.open(self._found, GoSum(), run_id="shared", mirrors=mirrors, everybody=True)
         admin = await self._start_admin(self._socket("admin", listen.admin, kept.admin), token, stack)
         self._watch(config)
         save_kept(

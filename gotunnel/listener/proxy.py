@@ -8,6 +8,7 @@ Rules:
 - Without the secret: 407, nothing dialled.
 - Heads are bounded in size (`head`) and time (HEAD_TIMEOUT, from accept to the head's last byte, whatever is
   spoken).
+- With `tls` all of it is said inside TLS; a SOCKS client that can't is out of luck.
 - Who comes beyond the limits is told so (503, a SOCKS reply), if few do; a slot is free again when its
   socket is gone.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable
 from typing import cast
 
@@ -29,6 +31,7 @@ from gotunnel.listener.auth import Keys
 from gotunnel.listener.forward import forward
 from gotunnel.listener.limits import Seldom, Slots
 from gotunnel.listener.sockets import BACKLOG, address_of, bind
+from gotunnel.listener.tls import accept_tls
 from gotunnel.observe.events import RUN
 from gotunnel.relay.copy import relay
 from gotunnel.tasks import Tasks
@@ -76,6 +79,7 @@ class Endpoint:
         dialer: Dialer,
         *,
         keys: Keys,
+        tls: ssl.SSLContext | None = None,
         head: int = HEAD_LIMIT,
         connections: int = CONNECTIONS,
         per_client: int = PER_CLIENT,
@@ -84,6 +88,7 @@ class Endpoint:
     ) -> None:
         self._dialer = dialer
         self.keys = keys
+        self._tls = tls
         self._head = head
         self._on_failure = on_failure
         self._tell = tell
@@ -167,10 +172,14 @@ class Endpoint:
             self._refusing -= 1
             client.abort()
 
-    async def _serve(self, client: Client) -> None:
+    async def _serve(self, accepted: Client) -> None:
         loop = asyncio.get_running_loop()
+        client = accepted
         try:
             deadline = loop.time() + HEAD_TIMEOUT
+            if self._tls is not None:
+                client = Client(lambda _: None, lambda _: None)
+                await accept_tls(accepted, self._tls, client)
             async with asyncio.timeout_at(deadline):
                 first = await client.read()
             client.unread(first)
