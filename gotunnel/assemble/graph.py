@@ -32,6 +32,37 @@ from gotunnel.upstream.spec import Chain, HopSpec, SshHop, parse_chain
 _LOOK = 0.5  # seconds between two looks at whether a replaced graph still carries something
 
 
+class Traffic:
+    """Bytes by way out: what streams have carried so far, those that have ended included."""
+
+    def __init__(self) -> None:
+        self._open: dict[Stream, tuple[int, int]] = {}  # what was counted of each
+        self._totals: dict[str, tuple[int, int]] = {}
+
+    def add(self, stream: Stream) -> None:
+        """A stream was opened by the way `stream.via`."""
+        self._open[stream] = (stream.received, stream.sent)
+
+    def look(self) -> None:
+        """Count what came since the last look."""
+        for stream, (received, sent) in list(self._open.items()):
+            before = self._totals.get(stream.via, (0, 0))
+            grown = (before[0] + stream.received - received, before[1] + stream.sent - sent)
+            self._totals[stream.via] = grown
+            if stream.is_lost:
+                del self._open[stream]
+            else:
+                self._open[stream] = (stream.received, stream.sent)
+
+    def of(self, way: str) -> tuple[int, int]:
+        """(received, sent) as of the last look."""
+        return self._totals.get(way, (0, 0))
+
+    def open_by(self, way: str) -> int:
+        """Open streams."""
+        return sum(stream.via == way for stream in self._open)
+
+
 @dataclass(slots=True, eq=False)
 class Graph:
     """The ways out of one configuration; `pool` is the default one of `pools`."""
@@ -43,6 +74,7 @@ class Graph:
     chains: dict[str, Chain]
     tasks: Tasks
     streams: weakref.WeakSet[Stream] = field(default_factory=weakref.WeakSet)
+    counted: Traffic | None = None
 
     def warm(self, after: float) -> None:
         """Begin to open the ways out in `after` seconds."""
@@ -112,6 +144,8 @@ class Switch:
         graph = self.graph
         stream = await graph.router.dial_by(target, only=only, avoid=avoid)
         graph.streams.add(stream)
+        if graph.counted is not None:
+            graph.counted.add(stream)
         return stream
 
     async def warm(self) -> None:

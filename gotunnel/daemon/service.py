@@ -26,6 +26,7 @@ from gotunnel import __version__
 from gotunnel.address import HostPort, one_line
 from gotunnel.assemble import build_engine, build_graph
 from gotunnel.assemble.engine import Engine
+from gotunnel.assemble.graph import Traffic
 from gotunnel.assemble.modules import Modules, opened_store
 from gotunnel.config.load import Loaded, WaysOut
 from gotunnel.config.model import Config
@@ -86,6 +87,8 @@ class Service:
         self._ready = False
         self._why = "starting"
         self._reloading = asyncio.Lock()
+        self.observed = Observed()
+        self.traffic = Traffic()
 
     async def run(self) -> int:
         """Until SIGTERM or SIGINT.  Raises ConfigError where it can't begin."""
@@ -124,9 +127,10 @@ class Service:
                 )
 
     async def _start(self, config: Config, ways: WaysOut, stack: contextlib.AsyncExitStack) -> None:
+        self._config = config
         kept = load_kept(self._state, self._setup.profile)
         secret, token = kept.secret or new_secret(), kept.token or new_secret()
-        emit = self.observed = Observed()
+        emit = self.observed
         for listener in self._setup.listeners:
             emit.add(listener)
         engine = self._engine = build_engine(
@@ -197,7 +201,7 @@ class Service:
     async def _start_admin(
         self, listening: socket.socket, token: str, stack: contextlib.AsyncExitStack
     ) -> HostPort:
-        from gotunnel.daemon.admin_api import start_admin
+        from gotunnel.daemon.admin_api import start_admin  # aiohttp, after the sockets listen
 
         return await start_admin(self, listening, token, stack)
 
@@ -217,6 +221,14 @@ class Service:
     def runs(self) -> Runs:
         """The runs that use us."""
         return self._runs
+
+    def environment(self) -> dict[str, object]:
+        """What `gotunnel env` is told."""
+        return {
+            "proxy": self._engine.proxy_url,
+            "goproxy": self.shell.goproxy,
+            "private": list(self._config.go.private),
+        }
 
     @property
     def readiness(self) -> tuple[bool, str]:
@@ -299,6 +311,8 @@ class Service:
                 self._notifier.status(f"reload refused: {why}")
                 self._notifier.ready()
                 return why
+            self._config = config
+            graph.counted = self.traffic
             self._engine.replace(graph)
             limits = config.limits
             self._engine.endpoint.limit(

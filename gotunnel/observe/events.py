@@ -126,6 +126,22 @@ class Attempt(Event):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Alert(Event):
+    """A way out carries far more, or fails far more often, than it used to.
+
+    `signal` is request_rate (per second) or failure_rate (percent); `value` is what it is now, `mean` what it
+    was, `sigma` how many deviations lie between them.
+    """
+
+    name: ClassVar[str] = "alert"
+    signal: str
+    value: float
+    mean: float
+    sigma: float
+    upstream: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Exit(Event):
     """The run is over."""
 

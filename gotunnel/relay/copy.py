@@ -113,6 +113,7 @@ class _End:
     def _moved(self, count: int) -> None:
         self.count += count
         self.stream.received += count
+        self.other.stream.sent += count
 
     def _ended(self, error: OSError | None) -> None:
         self.pump = None

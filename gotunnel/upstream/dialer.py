@@ -69,7 +69,7 @@ class Stream(asyncio.Protocol):
         self._receiver: Receiver | None = None
         self._on_closed = on_closed
         self.via = ""  # the name of the way out that opened it, where a pool did
-        self.received = 0
+        self.received = self.sent = 0  # bytes
         self.awaiting = False  # something was sent and nothing has come since
 
     # --- called by the transport -------------------------------------------------------------
@@ -200,6 +200,7 @@ class Stream(asyncio.Protocol):
         """Send bytes; buffers without bound, so `drain` after much."""
         if not self._lost:
             self.awaiting = not self._eof
+            self.sent += len(data)
             self.transport.write(data)
 
     async def drain(self) -> None:

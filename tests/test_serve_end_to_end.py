@@ -1,0 +1,228 @@
+"""`serve` as a user has it: found by run, env and status; reloaded, restarted, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.corpus import Corpus
+from tests.lab.origin import Origin
+from tests.lab.proc import wait_until
+
+GOTUNNEL = [sys.executable, "-m", "gotunnel"]
+
+
+class Home:
+    """A user's home, with a configuration, a module source on loopback, and a service."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.corpus = Corpus(directory / "tree", count=6, levels=2)
+        self.origin = Origin(directory / "origin", self.corpus.directory)
+        self.config = directory / "config.toml"
+        self.process: subprocess.Popen[str] | None = None
+        self.processes: list[subprocess.Popen[str]] = []
+        run = directory / "run"
+        run.mkdir(mode=0o700)
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(directory),
+            "XDG_RUNTIME_DIR": str(run),
+            "GOTUNNEL_CONFIG": str(self.config),
+            "GOPROXY": "",
+            "GOMODCACHE": str(directory / "modcache"),
+            "GOCACHE": str(directory / "gocache"),
+            "GOFLAGS": "-modcacherw",
+            "GOTOOLCHAIN": "local",
+            "GOTELEMETRY": "off",
+            "GOENV": "off",
+        }
+
+    def write(self, text: str) -> None:
+        self.config.write_text(text)
+
+    def start(self, *options: str) -> None:
+        with (self.directory / "serve.txt").open("a") as out:
+            self.process = subprocess.Popen(
+                [*GOTUNNEL, "serve", *options], env=self.env, stderr=out, stdin=subprocess.DEVNULL, text=True
+            )
+        self.processes.append(self.process)
+        self.wait_for("ready: a way out works", len(self.processes))
+
+    @property
+    def said(self) -> str:
+        return (self.directory / "serve.txt").read_text()
+
+    def wait_for(self, words: str, times: int = 1) -> None:
+        wait_until(words, lambda: self.said.count(words) >= times, 30.0)
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def gotunnel(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*GOTUNNEL, *words],
+            env={**self.env, **env},
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def status(self) -> dict[str, Any]:
+        ran = self.gotunnel("status", "--json")
+        assert ran.returncode == 0, ran.stderr
+        found: dict[str, Any] = json.loads(ran.stdout)
+        return found
+
+    def run(self, argv: Sequence[str], *options: str) -> tuple[subprocess.CompletedProcess[str], list[Any]]:
+        events = self.directory / "events.jsonl"
+        events.unlink(missing_ok=True)
+        ran = self.gotunnel("run", "--events", str(events), *options, "--", *argv)
+        return ran, [json.loads(line) for line in events.read_text().splitlines()]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    made = Home(tmp_path)
+    with made.origin:
+        made.env["GOPROXY"] = made.origin.url
+        made.env["GOSUMDB"] = "off"
+        made.write('[[upstream]]\nname = "here"\nvia = "direct:"\n')
+        try:
+            yield made
+        finally:
+            for process in made.processes:
+                process.kill()
+                process.wait(30)
+
+
+def test_run_env_and_status_find_a_service_and_use_it(home: Home) -> None:
+    ran = home.gotunnel("env")
+    assert (ran.returncode, ran.stdout) == (69, "")
+    assert ran.stderr.startswith("gotunnel: no serve is running")
+    home.start()
+    status = home.status()
+    assert [(way["name"], way["state"]) for way in status["ways"]] == [("here", "up")]
+    project = home.corpus.write_project(home.directory / "project")
+    ran, events = home.run(["go", "-C", str(project), "mod", "download"])
+    assert ran.returncode == 0, ran.stderr
+    ready = next(event for event in events if event["event"] == "ready")
+    running = json.loads((home.directory / "run" / "gotunnel" / "server.json").read_text())
+    assert ready["proxy"] == running["proxy"].rpartition("@")[2]
+    assert any(event["event"] == "fetch" for event in events)
+    secret = running["modproxy"].rpartition("/")[2]
+    assert secret not in ran.stderr + json.dumps(events)
+    # a second user's cache is empty, the service's store isn't: nothing is fetched again
+    asked = len(home.origin.begun(r"\.zip$"))
+    assert asked == len(home.corpus.modules)
+    ran, _ = home.run(["go", "-C", str(project), "mod", "download"])
+    home.env["GOMODCACHE"] = str(home.directory / "other")
+    ran, _ = home.run(["go", "-C", str(project), "mod", "download"])
+    assert ran.returncode == 0, ran.stderr
+    assert len(home.origin.begun(r"\.zip$")) == asked
+    assert home.status()["runs"] == 0
+
+
+def test_each_run_has_a_secret_of_its_own_that_ends_with_it(home: Home) -> None:
+    home.start()
+    seen = [home.run(["sh", "-c", "echo $HTTPS_PROXY $GOPROXY"])[0].stdout.split() for _ in range(2)]
+    assert len({url for urls in seen for url in urls}) == 4
+    running = json.loads((home.directory / "run" / "gotunnel" / "server.json").read_text())
+    assert running["proxy"] not in seen[0] + seen[1]
+    for proxy, goproxy in seen:
+        url = f"{goproxy}/{home.corpus.first[0].path}/@v/list"
+        ran = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", url],
+                             capture_output=True, text=True, check=False)  # fmt: skip
+        assert ran.stdout == "404"
+        ran = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--proxy", proxy,
+                              home.origin.url.replace("127.0.0.1", "127.0.0.2")],
+                             capture_output=True, text=True, check=False)  # fmt: skip
+        assert ran.stdout == "407"
+
+
+def test_a_shell_that_took_env_goes_on_after_a_restart(home: Home) -> None:
+    home.start()
+    project = home.corpus.write_project(home.directory / "project")
+    words = home.gotunnel("env").stdout
+    script = f"{words}\ngo -C {project} mod download && echo fine"
+    assert home.stop() == 0
+    home.start()
+    ran = subprocess.run(["sh", "-c", script], env=home.env, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "fine\n"), ran.stderr
+    ran = subprocess.run(
+        ["sh", "-c", f"{words}\neval \"$({' '.join(GOTUNNEL)} env --unset)\"\necho $GOPROXY.$HTTPS_PROXY."],
+        env=home.env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.stdout == f"{home.origin.url}..\n", ran.stderr
+
+
+def test_a_stale_file_counts_as_no_service(home: Home) -> None:
+    home.start()
+    assert home.process is not None
+    home.process.kill()
+    home.process.wait(30)
+    assert (home.directory / "run" / "gotunnel" / "server.json").exists()
+    ran, _ = home.run(["true"])
+    assert ran.returncode == 0
+    assert home.gotunnel("status").returncode == 69
+
+
+def test_a_second_service_of_a_user_is_refused_unless_it_has_a_name(home: Home) -> None:
+    home.start()
+    ran = home.gotunnel("serve")
+    assert ran.returncode == 78
+    assert re.search(r"runs already \(pid \d+\).*--profile NAME", ran.stderr)
+    home.start("--profile", "two")
+    assert home.gotunnel("status", "--json", "--profile", "two").returncode == 0
+
+
+def test_a_reload_swaps_the_ways_out_and_a_wrong_one_changes_nothing(home: Home) -> None:
+    home.start()
+    assert home.process is not None
+    home.write('[[upstream]]\nname = "other"\nvia = "direct:"\n')
+    home.process.send_signal(signal.SIGHUP)
+    home.wait_for("the new configuration is in force")
+    assert [way["name"] for way in home.status()["ways"]] == ["other"]
+    home.write('[[upstream]]\nnam = "x"\n')
+    home.process.send_signal(signal.SIGHUP)
+    home.wait_for("the new configuration is refused, the old one stays")
+    home.write("")
+    assert [way["name"] for way in home.status()["ways"]] == ["other"]
+    assert home.run(["true"])[0].returncode == 0
+
+
+def test_a_stream_outlives_a_reload_and_a_stop_waits_for_it(home: Home) -> None:
+    home.origin.behave(zip_rate=2000)
+    home.start()
+    assert home.process is not None
+    running = json.loads((home.directory / "run" / "gotunnel" / "server.json").read_text())
+    url = f"{home.origin.url}/{home.corpus.zip_path(home.corpus.first[0]).relative_to(home.corpus.directory)}"
+    with subprocess.Popen(
+        ["curl", "-s", "-p", "--noproxy", "", "--proxy", running["proxy"], url], stdout=subprocess.PIPE
+    ) as slow:
+        home.origin.wait_for(r"\.zip$")
+        home.process.send_signal(signal.SIGHUP)
+        home.wait_for("the new configuration is in force")
+        time.sleep(0.2)
+        home.process.send_signal(signal.SIGTERM)
+        assert slow.stdout is not None
+        body = slow.stdout.read()
+    assert body == home.corpus.zip_path(home.corpus.first[0]).read_bytes()
+    assert home.process.wait(30) == 0
+    with contextlib.suppress(FileNotFoundError):
+        assert not (home.directory / "run" / "gotunnel" / "server.json").exists()
