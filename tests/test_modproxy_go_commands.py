@@ -44,7 +44,7 @@ CASES = (
     Case("versions", ("go mod tidy", "go list -m -versions -u github.com/google/uuid"), output=True),
     Case("vendor", ("go mod tidy", "go mod vendor")),
     Case("build", ("go mod tidy", "go build -o app .")),
-    Case("install", ("go install golang.org/x/text/cmd/gotext@latest",)),
+    Case("install", ("go install github.com/BurntSushi/toml/cmd/tomlv@latest",)),
     Case("verify", ("go mod tidy", "go mod verify"), output=True),
     Case("missing", ("go get github.com/google/uuid@v1.99.99",)),
 )  # fmt: skip

@@ -226,3 +226,26 @@ def test_a_stream_outlives_a_reload_and_a_stop_waits_for_it(home: Home) -> None:
     assert home.process.wait(30) == 0
     with contextlib.suppress(FileNotFoundError):
         assert not (home.directory / "run" / "gotunnel" / "server.json").exists()
+
+
+def test_many_downloads_at_once_and_each_file_is_fetched_once(home: Home) -> None:
+    """64 of them with GOTUNNEL_SOAK."""
+    many = 64 if os.environ.get("GOTUNNEL_SOAK") else 12
+    home.origin.behave(delay=0.1)
+    home.start()
+    running = json.loads((home.directory / "run" / "gotunnel" / "server.json").read_text())
+    project = home.corpus.write_project(home.directory / "project")
+    started = []
+    for number in range(many):
+        env = {
+            **home.env,
+            "GOMODCACHE": str(home.directory / f"cache{number}"),
+            "GOPROXY": running["modproxy"],
+        }
+        argv = ["go", "-C", str(project), "mod", "download"]
+        started.append(subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True))
+    for process in started:
+        _, err = process.communicate(timeout=100)
+        assert process.returncode == 0, err
+    asked = [record["path"] for record in home.origin.begun(r"\.(zip|mod|info)$")]
+    assert len(asked) == len(set(asked)) == 3 * len(home.corpus.modules)
