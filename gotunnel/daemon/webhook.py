@@ -4,8 +4,8 @@ Rules:
 - Whoever emits never waits: what is to be sent stands in a queue of MOST; when it is full the oldest goes.
 - The body is the event's JSON line.  `X-Gotunnel-Signature: sha256=HEX` is its HMAC-SHA256 with the secret;
   `X-Gotunnel-Delivery` stays the same over repeats, so that a receiver can tell them.
-- No answer, 408, 429 and 5xx are repeated with backoff, TRIES times at most; any other answer than 2xx is final,
-  a redirect too: what is signed for one address isn't sent to another.
+- No answer, 408, 429 and 5xx are repeated with backoff, TRIES times at most; any other answer than 2xx is
+  final, a redirect too: what is signed for one address isn't sent to another.
 - The URL may hold a secret (chat services have theirs in the path): only its host is ever shown.
 
 h11 over a Stream is all it takes: `modproxy.client` only asks with GET, and an aiohttp session would need a
@@ -26,6 +26,7 @@ import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from urllib.parse import unquote
 
 import h11
 
@@ -94,6 +95,10 @@ class Webhook:
             self._url = Url.parse(url)
         except ValueError:  # its text shows the path
             raise ConfigError("alert.webhook: want https://HOST/… or http://HOST/…") from None
+        if self._url.userinfo and not self._url.tls:
+            raise ConfigError(
+                "alert.webhook: credentials go over https only; write https://… or leave them out"
+            )
         if not secret:
             _log.warning(
                 "alerts are sent unsigned: set GOTUNNEL_ALERT_SECRET, or a credential %s", CREDENTIAL
@@ -197,5 +202,5 @@ class Webhook:
             headers.append(("X-Gotunnel-Signature", signature(self._secret, body)))
         if self._url.userinfo:
             user, _, password = self._url.userinfo.partition(":")
-            headers.append(("Authorization", basic(user, password)))
+            headers.append(("Authorization", basic(unquote(user), unquote(password))))
         return headers

@@ -165,6 +165,9 @@ PATTERNS: tuple[Pattern, ...] = (
          r'(?:exec: "|: )(?:git|hg|svn|fossil|bzr)"?: (?:executable file|command) not found'),
     _row("go.missing", "xecutable file not found|command not found",
          r'(?:exec: "|: )go"?: (?:executable file|command)'),
+    # dash, busybox, make
+    _row("go.missing", ": go: ", r"^\S+: (?:(?:line )?\d+: )?go: (?:not found|No such file)"),
+    _row("vcs.missing", ": git: ", r"^\S+: (?:(?:line )?\d+: )?git: (?:not found|No such file)"),
     _row("build.failed", "xecutable file not found", r'(?:exec: |C compiler )"(?:gcc|clang|cc|g\+\+)'),
     _row("vcs.denied", "GOVCS disallows|remote: Permission to |insufficient permission"),
     _row("vcs.credentials", "could not read Username|could not read Password|terminal prompts disabled|"
@@ -205,13 +208,16 @@ PATTERNS: tuple[Pattern, ...] = (
          "not a known dependency|conflicting replacements"),
     _row("module.not-found", "no required module provides|cannot find module providing|"
          "no matching versions for|unknown revision |is not in std|cannot find package|"
-         "not contain package|epository not found|returned info for version|invalid version: "),
+         "not contain package|epository not found|returned info for version"),
+    # after "invalid version: git …: exit status 128:" git itself says what happened
+    _row("module.not-found", "invalid version: ", r"invalid version: (?!(?:git|hg|svn|fossil|bzr) )"),
     _row("module.not-found", "not found",
          r"repository '[^']+' not found|: module \S+: not found|^\s*not found: \S+@v"),
     # the compiler, the linker, vet
     _row("build.failed", ".go:", r"^(?:vet: )?[^\s:]+\.go:\d+:\d+: "),
     _row("build.failed", "[build failed]|build constraints exclude all|import cycle not allowed|"
          "/link: |undefined reference to|duplicate symbol"),
+    _row("build.failed", "relocation target ", r"relocation target \S+ not defined"),
 )  # fmt: skip
 
 KEYWORDS: tuple[bytes, ...] = tuple(

@@ -1,7 +1,8 @@
 """Bytes of output as they come -> matches.
 
 Rules:
-- Lines may be cut anywhere; CR and LF both end one (progress bars); colours are taken out.
+- Lines may be cut anywhere; CR and LF both end one (progress bars); colours and what CI systems put before
+  a line (`loglines`) are taken out.
 - Bounded memory: of a line longer than 64 KiB its first and last 16 KiB are kept (go puts what happened at
   the end); one match is held back, nothing else is remembered.
 - A line that begins with `gotunnel: ` is our own progress, not a failure.
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from gotunnel.findings.kinds import KINDS
+from gotunnel.findings.loglines import bare
 from gotunnel.findings.patterns import EXACT, KEYWORDS, PATTERNS
 
 _LONGEST = 64 * 1024
@@ -25,15 +27,15 @@ _KEPT = 16 * 1024
 _BODY = 2048  # go prints at most 8 lines of an error body
 _NEAR = 4096
 
-_ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[\d.]*(?:Z|[+-]\d\d:\d\d) ")
+# CSI; OSC, DCS, APC… with their text (Buildkite puts its timestamps there); two characters
+_ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 # What any line of go may say beside the failure: of what URL, host and module it speaks.
 _URL = re.compile(r"https?://[^\s\"'<>]+")
-_HOST = re.compile(r"https?://(?:[^/@\s]*@)?(\[[0-9A-Fa-f:.]+\]|[^/:\s\"']+)(?::(\d+))?")
+_HOST = re.compile(r"https?://(?:[^/\s]*@)?(\[[0-9A-Fa-f:.]+\]|[^/:\s\"']+)(?::(\d+))?")
 _LOOKUP = re.compile(r"lookup (\S+?)(?: on (\S+))?: ")
 _DIAL = re.compile(r"dial tcp (\[[^\]]+\]|[\d.]+):(\d+)")
-_MODULE = re.compile(r"([A-Za-z0-9][\w.~-]*\.[A-Za-z]{2,}(?:/[\w.~+-]+)*)@(v\d[^\s:,;\"')]*)")
+_MODULE = re.compile(r"(?<![\w.~-])([A-Za-z0-9][\w.~-]*\.[A-Za-z]{2,}(?:/[\w.~+-]+)*)@(v\d[^\s:,;\"')]*)")
 _CURL = re.compile(r"(?:Failed to connect to|resolve host(?:name)?:?) ([\w.:-]*\w)(?: port (\d+))?")
 
 
@@ -78,7 +80,8 @@ class Blocks:
 
 
 class Reader:
-    """Feed it bytes, take matches; or give whole lines (a block of `Blocks`) to `scan`."""
+    """Feed it bytes, take matches; or give whole lines (a block of `Blocks`) to `scan`,
+    or matches to `take`."""
 
     def __init__(self) -> None:
         self._blocks = Blocks()
@@ -103,17 +106,13 @@ class Reader:
 
     def scan(self, block: bytes) -> Iterator[Match]:
         """Matches of a block of whole lines."""
-        for start, end in _candidates(block):
-            raw = block[start:end]
-            if len(raw) > _LONGEST:
-                raw = raw[:_KEPT] + b" ... " + raw[-_KEPT:]
-            yield from self._line(raw, self._offset + start, self._offset + end)
+        for start, end in candidates(block):
+            if match := recognise(whole(block, start, end)):
+                yield from self.take(match, self._offset + start, self._offset + end)
         self._offset += len(block)
 
-    def _line(self, raw: bytes, start: int, end: int) -> Iterator[Match]:
-        match = recognise(raw)
-        if match is None:
-            return
+    def take(self, match: Match, start: int, end: int) -> Iterator[Match]:
+        """A match of the line from `start` to `end` of the stream: those that can be told from it now."""
         if self._held and start - self._held_end <= _BODY and _explains(match, self._held):
             self._held = replace(
                 self._held,
@@ -131,11 +130,14 @@ class Reader:
             self._strong_end = end
 
 
-def _candidates(block: bytes) -> list[tuple[int, int]]:
-    """Where the lines stand that hold a keyword.  One search for each keyword over the whole block is five
-    times as fast as one regex of all of them, and nearly all blocks of a long log end here."""
+def candidates(block: bytes, more: tuple[bytes, ...] = ()) -> list[tuple[int, int]]:
+    """Where the lines stand that hold a keyword, or one of `more`.
+
+    One search for each keyword over the whole block is five times as fast as one regex of all of them, and
+    nearly all blocks of a long log end here.
+    """
     lines: set[tuple[int, int]] = set()
-    for key in KEYWORDS:
+    for key in (*KEYWORDS, *more):
         at = block.find(key)
         while at >= 0:
             end = block.find(b"\n", at)
@@ -143,6 +145,12 @@ def _candidates(block: bytes) -> list[tuple[int, int]]:
             lines.add((block.rfind(b"\n", 0, at) + 1, end))
             at = block.find(key, end)
     return sorted(lines)
+
+
+def whole(block: bytes, start: int, end: int) -> bytes:
+    """The line that stands there; of an endless one the beginning and the end."""
+    raw = block[start:end]
+    return raw if len(raw) <= _LONGEST else raw[:_KEPT] + b" ... " + raw[-_KEPT:]
 
 
 def _explains(match: Match, held: Match) -> bool:
@@ -154,10 +162,15 @@ def _explains(match: Match, held: Match) -> bool:
 
 
 def recognise(raw: bytes) -> Match | None:
-    """The match of one line, by the first row that fits; None if none does."""
-    line = _STAMP.sub("", raw.decode("utf-8", "replace"))
+    """The match of one line of any log, by the first row that fits; None if none does."""
+    return recognise_bare(bare(raw.decode("utf-8", "replace")).text)
+
+
+def recognise_bare(line: str) -> Match | None:
+    """The same for a line without prefix."""
     if line.startswith("gotunnel: "):
         return None
+    raw = line.encode()
     if own := EXACT.search(line):
         id = own["id"] if own["id"] in KINDS else "unknown"
         return Match(id, line, {**_particulars(line), "words": own["words"]}, exact=True)

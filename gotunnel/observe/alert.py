@@ -5,15 +5,15 @@ Rules:
 - Only windows with a request are looked at or learnt from.  Silence is no alert, and after a night of it the
   first build is compared with the builds before, not with the night.
 - Only more than usual is an alert: less is people going home, and a way out that fails shows in its failures.
-- Requests are compared as 2·sqrt(n + 3/8) (Anscombe 1948), where counts of any size scatter by about 1; failures
-  by the scatter of a share, sqrt(p(1-p)/n).  The deviation is what was measured, never less than these.
-- An alert needs STREAK windows in a row beyond `sigma`: 8640 windows a day would else bring a dozen beyond 3 by
-  chance.  A rise in requests must also be a jump, beyond `sigma` and half as much again over the last minutes
-  too: the hourly mean lags behind each morning.  The failures of a streak must be too many together, too.
-- What is far out teaches no more than what is just out, so that a burst neither hides the next one nor becomes
+- Requests are compared as 2·sqrt(n + 3/8) (Anscombe 1948), where counts of any size scatter by about 1;
+  failures by the scatter of a share, sqrt(p(1-p)/n).  The deviation is as measured, but no less.
+- An alert needs STREAK windows in a row beyond `sigma`: of 8640 windows a day a dozen are beyond 3 by chance.
+  A rise in requests must also be a jump, beyond `sigma` and half as much again over the last minutes too: the
+  hourly mean lags behind each morning.  The failures of a streak must be too many together, too.
+- What is far out teaches no more than what is just out, so that a burst neither hides the next one nor is
   usual at once; a new level that stays is usual after some hours.
-- Warm-up: nothing is said before WARM_UP windows.  After an alert the same signal of the same way out is quiet
-  for COOL_DOWN.
+- Warm-up: nothing is said before WARM_UP windows.  After an alert the same signal of the same way out is
+  quiet for COOL_DOWN.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _failures(name: str, way: Way, requests: int, failures: int, sigma: float) -
     )
     of = sum(count for count, _, _ in way.failing)
     failed = sum(count for _, count, _ in way.failing)
-    # a few failures are far out by p(1-p)/n, whose scatter isn't even: all of the streak count together, as above
+    # of a few requests one failure is far out by p(1-p)/n: those of the streak count together, as above
     together = 2 * math.sqrt(failed + 0.375) - 2 * math.sqrt(of * p + 0.375)
     if len(way.failing) < STREAK or together < sigma:
         return None

@@ -2,8 +2,8 @@
 
 Rules:
 - The host is known by the variable that it documents; where there is none, nothing is annotated.
-- Words come from servers and logs: they are masked, put on one line and escaped, so that they can't be read as
-  a command of the host.
+- Words come from servers and logs: they are masked, put on one line and escaped, so that they can't be read
+  as a command of the host.
 - The lines go to standard error, as everything of ours does: all hosts read both.
 
 Source: GitHub "Workflow commands", Azure "Logging commands", GitLab "Custom collapsible sections", TeamCity

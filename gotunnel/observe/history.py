@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from gotunnel import __version__
 from gotunnel.address import one_line, redact
-from gotunnel.observe.events import BreakerChange, Dial, Event, Failover, Fetch
+from gotunnel.observe.events import Alert, BreakerChange, Dial, Event, Failover, Fetch
 
 MINUTES = 60
 WAYS = 200  # ways out that are followed at most
@@ -211,11 +211,16 @@ class History:
                 self._moved(event)
             case Fetch():
                 self._fetched(event)
-            case _ if event.name == "alert":
-                keys = ("signal", "value", "mean", "sigma")
-                said = {key: getattr(event, key, None) for key in keys}
+            case Alert():
                 self._alerts.append(
-                    {"ts": self._ts()} | {k: clean(v) if isinstance(v, str) else v for k, v in said.items()}
+                    {
+                        "ts": self._ts(),
+                        "signal": clean(event.signal, 80),
+                        "upstream": clean(event.upstream, 120),
+                        "value": round(event.value, 2),
+                        "mean": round(event.mean, 2),
+                        "sigma": round(event.sigma, 1),
+                    }
                 )
 
     def look(

@@ -33,6 +33,7 @@ from gotunnel.observe.journal import Journal, is_journal
 Format = Literal["text", "json"]
 LINE_LIMIT = 2000  # characters of a line
 SHORTEST = 4  # characters of a secret that is looked for: fewer would mask half of each line
+_WORD = 8192  # characters of a word with a URL in it
 _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
 # what they tell at a level is of interest one level below
 _CHATTY = ("asyncssh", "asyncio", "aiohttp", "aiohttp.access", "aiohttp.server")
@@ -90,7 +91,14 @@ def register_secret(text: str) -> Callable[[], None]:
 
 def mask(text: str) -> str:
     """`text` with every secret in it masked: those in URLs, and those that were registered."""
-    return redact(_secrets.mask(text))
+    text = _secrets.mask(text)
+    if "://" not in text:
+        return text
+    # word by word: `redact` takes quadratic time for a long one, which a server may have sent
+    return "".join(
+        redact(word if len(word) <= _WORD else word[:_WORD] + "…") if "://" in word else word
+        for word in re.split(r"(\s+)", text)
+    )
 
 
 def _masked(value: Any) -> Any:

@@ -20,13 +20,13 @@ from prometheus_client.metrics import MetricWrapperBase, disable_created_metrics
 
 from gotunnel import __version__
 from gotunnel.address import one_line, redact
-from gotunnel.observe.events import BreakerChange, Dial, Event, Failover, Fetch, Resume
+from gotunnel.observe.events import Alert, BreakerChange, Dial, Event, Failover, Fetch, Resume
 from gotunnel.observe.history import MISSING, WAYS, Growth, WayNow
 
 OTHER = "other"
 _DIAL = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 _FETCH = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0)  # seconds
-_SIGNALS = ("requests", "failures")
+_SIGNALS = ("request_rate", "failure_rate")
 _KINDS = {"info": "info", "mod": "mod", "zip": "zip", "list": "list", "@latest": "latest"}
 
 
@@ -69,7 +69,7 @@ class Metrics:
             registry=mine,
         )  # fmt: skip
         self._resumes = Counter("gotunnel_modproxy_resumes", "Bodies that went on elsewhere.", registry=mine)
-        self._alerts = Counter("gotunnel_alerts", "Alerts raised.", ["signal"], registry=mine)
+        self._alerts = Counter("gotunnel_alerts", "Alerts raised.", [*way, "signal"], registry=mine)
         self._growth: dict[str, tuple[Growth, Growth]] = {}  # by configured name
         self._label: dict[str, str] = {}
 
@@ -89,9 +89,9 @@ class Metrics:
                 self._fetched(event)
             case Resume():
                 self._resumes.inc()
-            case _ if event.name == "alert":
-                word = str(getattr(event, "signal", ""))
-                self._alerts.labels(next((s for s in _SIGNALS if s[:-1] in word), OTHER)).inc()
+            case Alert():
+                signal = event.signal if event.signal in _SIGNALS else OTHER
+                self._alerts.labels(self._named(event.upstream), signal).inc()
 
     def look(self, ways: Sequence[WayNow], *, runs: int | None = None) -> None:
         """Each second: the ways out as they are; these are the names that may stand in a label."""
@@ -101,7 +101,7 @@ class Metrics:
         for way in ways:
             came, went = self._growth.setdefault(way.name, (Growth(), Growth()))
             name = self._label.setdefault(way.name, one_line(redact(way.name), 120))
-            self._up.labels(name).set(way.state in ("up", "half-open"))
+            self._up.labels(name).set(way.state == "up")
             self._links.labels(name).set(way.links)
             self._streams.labels(name).set(way.open_streams)
             self._relayed.labels(name, "received").inc(came.of(way.received))
@@ -122,6 +122,7 @@ class Metrics:
         metrics: tuple[tuple[MetricWrapperBase, tuple[str, ...]], ...] = (
             (self._dials, ("ok", "failed")),
             (self._relayed, ("received", "sent")),
+            (self._alerts, (*_SIGNALS, OTHER)),
             *((each, ()) for each in (self._dial_seconds, self._failovers, self._opened)),
             *((each, ()) for each in (self._up, self._links, self._streams)),
         )

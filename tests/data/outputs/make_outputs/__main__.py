@@ -100,6 +100,11 @@ def scrubbed(text: str, go: str, work: Path) -> str:
         (r"(\d+\.\d+\.\d+\.\d+):\d{5}->", r"\1:50000->"),
         (r"current time \S+ is after \S+", "current time 2026-06-09T12:00:00Z is after 2026-06-06T12:00:00Z"),
         (r"after \d{1,2} ms", "after 0 ms"),
+        (
+            r"current time \S+ is before \S+",
+            "current time 2026-06-09T12:00:00Z is before 2026-06-12T12:00:00Z",
+        ),
+        (r"\b0\.\d{3}s", "0.001s"),
         (r"SHA256:\S{43}", "SHA256:" + "A" * 43),
     ):
         text = re.sub(pattern, fixed, text)

@@ -60,14 +60,16 @@ def certificates(folder: Path) -> Callable[[str], ssl.SSLContext]:
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import NameOID
 
-    def make(name: str, issuer: str, key: ec.EllipticCurvePrivateKey, end: int, ca: bool) -> x509.Certificate:
+    def make(
+        name: str, issuer: str, key: ec.EllipticCurvePrivateKey, end: int, ca: bool, start: int = -30
+    ) -> x509.Certificate:
         def as_name(text: str) -> x509.Name:
             return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
         builder = (
             x509.CertificateBuilder().subject_name(as_name(name)).issuer_name(as_name(issuer))
             .public_key(key.public_key()).serial_number(x509.random_serial_number())
-            .not_valid_before(NOW - datetime.timedelta(days=30))
+            .not_valid_before(NOW + datetime.timedelta(days=start))
             .not_valid_after(NOW + datetime.timedelta(days=end))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
@@ -83,7 +85,10 @@ def certificates(folder: Path) -> Callable[[str], ssl.SSLContext]:
         key = ec.generate_private_key(ec.SECP256R1())
         issuer = "Corp Inspection CA" if name.startswith("inspected") else "lab ca"
         shown = "other.lab.example" if name.startswith("wrongname") else name
-        leaf = make(shown, issuer, key, -3 if name.startswith("expired") else 30, False)
+        start, end = (-30, -3) if name.startswith("expired") else (-30, 30)
+        if name.startswith("future"):
+            start, end = 3, 30
+        leaf = make(shown, issuer, key, end, False, start)
         with lock:
             file = folder / "leaf.pem"
             file.write_bytes(
