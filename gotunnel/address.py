@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 
 _BAD = re.compile(r"[\x00-\x20\x7f-\xa0/@\\?#]")
-_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/@:]*):(?P<password>[^\s/]*)@")
+_USERINFO = re.compile(r"://(?P<user>[^\s/@:]{0,1000}):[^\s/]{0,4000}@")  # bounded: text may be anybody's
 _LOCAL_PATH = re.compile(r"(?P<base>http://127\.0\.0\.1:\d+/)(?P<secret>[A-Za-z0-9_-]{20,})")
 
 
@@ -77,7 +77,7 @@ class HostPort:
 
 def redact(text: str) -> str:
     """Mask passwords in URLs, and the secret path prefix of our own module proxy."""
-    text = _USERINFO.sub(lambda m: f"{m['scheme']}{m['user']}:***@", text)
+    text = _USERINFO.sub(lambda m: f"://{m['user']}:***@", text)
     return _LOCAL_PATH.sub(lambda m: f"{m['base']}***", text)
 
 

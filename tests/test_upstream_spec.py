@@ -91,7 +91,7 @@ def test_only_a_typed_password_is_one_that_ps_shows() -> None:
         ("a,,b", "an empty hop"),
         ("a,direct:", "must stand first"),
         ("ftp://x", "unknown scheme 'ftp'"),
-        ("srv://x", "not built yet"),
+        ("srv://x", "stands alone"),
         ("ssh://", "the host is missing"),
         ("ssh://me@", "the host is missing"),
         ("http://:3128", "the host is missing"),

@@ -16,7 +16,7 @@ from gotunnel.address import HostPort
 from gotunnel.config.load import WaysOut
 from gotunnel.config.model import Config
 from gotunnel.config.model import Upstream as UpstreamConfig
-from gotunnel.errors import ConfigError, DialError
+from gotunnel.errors import Blame, ConfigError, DialError
 from gotunnel.observe.events import Emit
 from gotunnel.pattern import Pattern
 from gotunnel.pool.pool import Pool, Upstream
@@ -28,8 +28,26 @@ from gotunnel.upstream.chain import ChainBuilder
 from gotunnel.upstream.dialer import Dialer, Stream
 from gotunnel.upstream.direct import DirectDialer
 from gotunnel.upstream.spec import Chain, HopSpec, SshHop, parse_chain
+from gotunnel.upstream.srv import name_of
 
 _LOOK = 0.5  # seconds between two looks at whether a replaced graph still carries something
+
+
+class UnknownHosts:
+    """A way out whose jump hosts DNS has not named yet."""
+
+    def __init__(self, via: str) -> None:
+        self.label = via
+
+    async def dial(self, target: HostPort) -> Stream:
+        words = f"{self.label}: DNS has named no jump host yet"
+        raise DialError("dns.not-found", words, blame=Blame.HOP, hop=self.label)
+
+    async def warm(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
 
 
 class Traffic:
@@ -189,6 +207,9 @@ def build_graph(
     named = {route.to for route in ways.routes}
     others = [u for u in ways.others if named & {u.name, *u.tags}]  # what is not used can't be wrong
     for wanted in (*ways.pool, *others):
+        if name_of(wanted.via) is not None:
+            built[wanted.name] = Upstream(wanted.name, UnknownHosts(wanted.via), wanted.tags)
+            continue
         chain = adjust(chain_of(wanted, ways))
         built[wanted.name] = Upstream(wanted.name, builder.build(chain), wanted.tags)
         uses[wanted.name] = builder.prefixes(chain)

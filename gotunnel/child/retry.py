@@ -79,6 +79,7 @@ class Runner:
         self._no_way: HostPort | None = None  # what was asked for, every way out in vain
         self.attempts = 0
         self.wants_mirror = False
+        self.gave_up: tuple[str, str] | None = None  # (finding, detail)
 
     def failed(self, target: HostPort, error: DialError) -> None:
         """The listener could not reach a target for CMD."""
@@ -185,9 +186,12 @@ class Runner:
                 await self._signals.wait()
 
     def _status(self, result: ChildResult, verdict: Verdict, pool: Health) -> int:
+        if verdict.finding not in (None, "unknown", "build.failed") and result.status != 0:
+            self.gave_up = (str(verdict.finding), verdict.detail)
         if result.status == 0 or result.signal is not None or self._signals.interrupted is not None:
             return result.status
         if self._no_way is not None and pool.all_down:
+            self.gave_up = self.gave_up or (verdict.finding or "unknown", "no way out works")
             self._tell("no way out works:")
             for name, error in pool.failures():
                 self._tell(f"{name.removesuffix(':')}: {error.finding}: {error.detail}")

@@ -159,8 +159,12 @@ def _dispatch(args: list[str]) -> int:
 
 
 def _set_up_log(options: argparse.Namespace) -> None:
-    if options.log_level == "debug":
+    """Python's own logging, where it is wanted: it costs a few milliseconds to import."""
+    if options.log_level is not None or options.log_format is not None:
+        from gotunnel.observe.logs import set_up
+
+        set_up(options.log_format or "text", options.log_level or "warning", os.environ)
+    else:
         import logging
 
-        logging.basicConfig(level=logging.DEBUG, format="gotunnel: %(name)s: %(message)s")
-        logging.getLogger("asyncssh").setLevel(logging.INFO)
+        logging.getLogger().addHandler(logging.NullHandler())  # else Python writes raw lines to stderr

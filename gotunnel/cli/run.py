@@ -162,10 +162,23 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
         except GotunnelError as error:
             emit(Exit(error.status, runner.attempts, (time.monotonic() - started) * 1000))
             raise
+        if runner.gave_up is not None:
+            _annotate(*runner.gave_up)
         if runner.wants_mirror and not ways.configured and not args.mirror:
             await _suggest_mirror(args.argv, stands.sources, signals)
         emit(Exit(status, runner.attempts, (time.monotonic() - started) * 1000))
     return status
+
+
+def _annotate(finding: str, detail: str) -> None:
+    """Show it where the CI host looks for it."""
+    import sys
+
+    from gotunnel.findings.catalogue import kind
+    from gotunnel.observe.annotate import annotate
+
+    for line in annotate(finding, detail, os.environ, fix=kind(finding).fix):
+        print(line, file=sys.stderr)
 
 
 def _service(args: argparse.Namespace) -> Server | None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from gotunnel.daemon.service import Service
     from gotunnel.pool.pool import Upstream
+    from gotunnel.upstream.spec import Chain
 
 _LOOK = 1.0  # seconds
 _NOBODY = (404, {"error": "there is no such run; is it over?"})
@@ -87,14 +88,14 @@ def _now(service: Service) -> dict[str, Any]:
 def _ways(service: Service) -> list[WayNow]:
     service.traffic.look()
     graph = service.engine.graph
-    return [_way(service, upstream, str(graph.chains[upstream.name])) for upstream in graph.pool.upstreams]
+    return [_way(service, upstream, graph.chains.get(upstream.name)) for upstream in graph.pool.upstreams]
 
 
-def _way(service: Service, upstream: Upstream, chain: str) -> WayNow:
+def _way(service: Service, upstream: Upstream, chain: Chain | None) -> WayNow:
     state, error = upstream.breaker.state, upstream.last_error
     received, sent = service.traffic.of(upstream.name)
     median = upstream.times.median()
-    far = service.engine.graph.chains[upstream.name].resolves_far
+    far = chain is not None and chain.resolves_far
     return WayNow(
         upstream.name,
         "half-open"
@@ -104,7 +105,7 @@ def _way(service: Service, upstream: Upstream, chain: str) -> WayNow:
         else "up"
         if upstream.has_worked
         else "unknown",
-        chain,
+        upstream.dialer.label if chain is None else str(chain),
         "far" if far else "here",
         getattr(upstream.dialer, "links", 0),
         service.traffic.open_by(upstream.name),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from gotunnel import __version__
 from gotunnel.address import HostPort, one_line
 from gotunnel.assemble import build_engine, build_graph
+from gotunnel.assemble.discovery import Discoveries
 from gotunnel.assemble.engine import Engine
 from gotunnel.assemble.graph import Traffic
 from gotunnel.assemble.modules import Modules, opened_store
@@ -46,12 +48,15 @@ from gotunnel.daemon.state import (
     save_running,
     state_directory,
 )
+from gotunnel.daemon.webhook import Webhook, secret_from
 from gotunnel.errors import ConfigError
 from gotunnel.goenv import first_source, read, with_mirrors
 from gotunnel.listener.auth import new_secret
 from gotunnel.listener.sockets import bind
 from gotunnel.modproxy.gosum import GoSum
+from gotunnel.observe.alert import Alerts
 from gotunnel.observe.events import Emit
+from gotunnel.observe.logs import register_secret, set_level
 from gotunnel.pool.probe import Prober, ProbeTarget
 from gotunnel.tasks import Backoff, Tasks
 from gotunnel.upstream.spec import Chain
@@ -89,17 +94,20 @@ class Service:
         self._reloading = asyncio.Lock()
         self.observed = Observed()
         self.traffic = Traffic()
+        self._discoveries = Discoveries(self._reload_soon)
 
     async def run(self) -> int:
         """Until SIGTERM or SIGINT.  Raises ConfigError where it can't begin."""
         loaded, ways = self._setup.load()
+        ways = await self._discoveries.expand(ways, keep=True)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ending.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.spawn("reload", self.reload()))
+        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         self._refuse_twin()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._tasks.close)
+            stack.push_async_callback(self._discoveries.close)
             await self._start(loaded.config, ways, stack)
             self._tasks.spawn("ready", self._become_ready())
             self._tasks.spawn("status", self._keep_status())
@@ -133,6 +141,10 @@ class Service:
         emit = self.observed
         for listener in self._setup.listeners:
             emit.add(listener)
+        self._alerts = Alerts(config.alert.sigma, emit)
+        emit.add(self._alerts)
+        for kept_secret in (secret, token):
+            stack.callback(register_secret(kept_secret))
         engine = self._engine = build_engine(
             config,
             ways,
@@ -158,6 +170,11 @@ class Service:
         )
         stack.push_async_callback(modules.close)
         modproxy = await modules.start(self._socket("modproxy", listen.modproxy, kept.modproxy))
+        if config.alert.webhook:
+            webhook = Webhook(config.alert.webhook, secret_from(self._environ), engine.ways)
+            stack.push_async_callback(webhook.close)
+            webhook.start()
+            emit.add(webhook)
         self._runs = Runs(engine, modules)
         stack.push_async_callback(self._runs.close)
         self._runs.start()
@@ -273,8 +290,10 @@ class Service:
         return f"{up} of {len(upstreams)} ways out up, {streams} streams, {len(self._runs)} runs"
 
     async def _keep_status(self) -> None:
-        while True:
+        for turn in itertools.count(1):
             await asyncio.sleep(2.0)
+            if turn % 5 == 0:
+                self._alerts.tick()
             if self._ready:
                 self._notifier.status(self._status())
 
@@ -295,6 +314,9 @@ class Service:
                         writer.close()
             await asyncio.sleep(every)
 
+    def _reload_soon(self) -> None:
+        self._tasks.spawn("reload", self.reload())
+
     async def reload(self) -> str:
         """Take the configuration anew; why not, "" where it was taken."""
         async with self._reloading:
@@ -302,6 +324,7 @@ class Service:
             try:
                 loaded, ways = self._setup.load()
                 config = loaded.config
+                ways = await self._discoveries.expand(ways, keep=True)
                 graph = build_graph(
                     config, ways, emit=self.observed, tell=self._setup.tell, adjust=self._setup.adjust
                 )
@@ -319,6 +342,7 @@ class Service:
                 head=limits.head, connections=limits.connections, per_client=limits.per_client
             )
             self._modules.reload(config)
+            set_level(config.log.level)
             self._watch(config)
             self._setup.tell("the new configuration is in force")
             self._notifier.ready()

@@ -32,6 +32,25 @@ HOST_KEY_CHECKING = ("yes", "accept-new", "no")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 
 
+CREDENTIAL = "${CREDENTIALS_DIRECTORY}/"  # how the file of a systemd credential begins until it is read
+
+
+def credential_path(path: str, option: str, environ: Mapping[str, str] | None = None) -> str:
+    """`path` with the place of systemd's credentials put in; `option` names it in the error.
+
+    Raises ConfigError where nobody gave us credentials.  Source: systemd.exec(5), LoadCredential=.
+    """
+    if not path.startswith(CREDENTIAL):
+        return path
+    folder = (os.environ if environ is None else environ).get("CREDENTIALS_DIRECTORY")
+    name = path.removeprefix(CREDENTIAL)
+    if not folder:
+        raise ConfigError(
+            f"{option}={name}: no CREDENTIALS_DIRECTORY here; set LoadCredential= in the systemd unit"
+        )
+    return str(Path(folder) / name)
+
+
 @dataclass(frozen=True, slots=True)
 class Secret:
     """A password and how to get it: given in the URL, or by file, variable or systemd credential."""
@@ -53,13 +72,7 @@ class Secret:
             return environ[self.env]
         path = self.file
         if self.credential:
-            folder = environ.get("CREDENTIALS_DIRECTORY")
-            if not folder:
-                raise ConfigError(
-                    f"password_credential={self.credential}: no CREDENTIALS_DIRECTORY here; "
-                    "set LoadCredential= in the systemd unit"
-                )
-            path = str(Path(folder) / self.credential)
+            path = credential_path(CREDENTIAL + self.credential, "password_credential", environ)
         if path:
             try:
                 return Path(path).expanduser().read_text(encoding="utf-8").rstrip("\r\n")
@@ -196,7 +209,7 @@ def _hop(text: str, chain: str) -> HopSpec:
             return _ssh(text)
         kind = _KINDS.get(match[1].lower())
         if match[1].lower() == "srv":
-            raise ValueError("srv:// (jump hosts from DNS) is not built yet; name the hosts")
+            raise ValueError("srv:// (jump hosts from DNS) stands alone, as via of an [[upstream]]")
         if kind is None:
             raise ValueError(
                 f"unknown scheme {match[1]!r}; want one of direct: ssh:// http:// https:// socks5h:// "
@@ -226,6 +239,14 @@ class _Parts:
     def path(self, name: str) -> str:
         value = self.one(name)
         return os.path.expanduser(value) if value else ""
+
+    def credentials(self, option: str) -> tuple[str, ...]:
+        """The files of systemd credentials, as `credential_path` takes them."""
+        names = self.options.get(option, [])
+        for name in names:
+            if "/" in name or name in (".", ".."):
+                raise ValueError(f"{option}={name}: want the name of a credential, without directories")
+        return tuple(CREDENTIAL + name for name in names)
 
     def secret(self) -> Secret:
         sources = [name for name in PASSWORD_OPTIONS if self.one(name)]
@@ -325,6 +346,9 @@ def _ssh(text: str, rest: str | None = None) -> SshHop:
     connections = parts.one("connections", "auto")
     if connections != "auto" and not (connections.isascii() and connections.isdigit()):
         raise ValueError(f"connections={connections}: want auto or 1 to 64")
+    given = parts.credentials("known_hosts_credential")
+    if len(given) + bool(parts.one("known_hosts")) > 1:
+        raise ValueError("more than one known_hosts; give one of known_hosts, known_hosts_credential")
     count = 0 if connections == "auto" else int(connections[:4])
     if connections != "auto" and not 1 <= count <= 64:
         raise ValueError(f"connections={connections}: want auto or 1 to 64")
@@ -332,8 +356,11 @@ def _ssh(text: str, rest: str | None = None) -> SshHop:
         host=address.host,
         user=parts.user or None,
         port=None if address.port == 65536 else address.port,
-        identity=tuple(os.path.expanduser(p) for p in parts.options.get("identity", [])),
-        known_hosts=parts.path("known_hosts"),
+        identity=(
+            *(os.path.expanduser(p) for p in parts.options.get("identity", [])),
+            *parts.credentials("identity_credential"),
+        ),
+        known_hosts=parts.path("known_hosts") or (given[0] if given else ""),
         host_key_checking=checking,
         config=parts.path("config"),
         compression={"yes": True, "no": False}.get(compression),
