@@ -249,3 +249,21 @@ def test_many_downloads_at_once_and_each_file_is_fetched_once(home: Home) -> Non
         assert process.returncode == 0, err
     asked = [record["path"] for record in home.origin.begun(r"\.(zip|mod|info)$")]
     assert len(asked) == len(set(asked)) == 3 * len(home.corpus.modules)
+
+
+def test_connect_uses_the_service(home: Home) -> None:
+    home.start()
+    host, port = home.origin.address, str(home.origin.port)
+    ran = subprocess.run(
+        [*GOTUNNEL, "connect", host, port],
+        env=home.env,
+        input=f"GET /{home.corpus.first[0].path}/@v/list HTTP/1.0\r\n\r\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.endswith("v1.0.0\n")
+    ways = home.status()["ways"]
+    assert sum(ways[0]["hour"]["bytes"]) > 0 or ways[0]["bytes_in"] > 0

@@ -1,8 +1,8 @@
 """`gotunnel connect HOST PORT`: an ssh ProxyCommand, and git's (as `gotunnel-connect HOST PORT`).
 
 Rules:
-- Inside a run (GOTUNNEL_PROXY is set and no option names ways out) it asks that run's endpoint: one socket
-  and two threads, nothing heavy is imported.
+- Inside a run (GOTUNNEL_PROXY is set and no option names ways out) it asks that run's endpoint, else that of a
+  running serve: one socket and two threads, nothing heavy is imported.
 - Otherwise it opens the ways out itself.
 - Standard output carries the target's bytes only.
 """
@@ -37,11 +37,24 @@ def main(args: argparse.Namespace) -> int:
     """Join standard input and output to the target."""
     target = _target(args.host, args.port)
     proxy = os.environ.get("GOTUNNEL_PROXY", "")
-    if proxy and not args.via and args.config is None:
-        return by_endpoint(target, proxy)
+    named = args.via or args.identity or args.ssh_config or args.known_hosts or args.config is not None
+    if not named:
+        proxy = proxy or _service()
+        if proxy:
+            return by_endpoint(target, proxy)
     from gotunnel.cli.connect_direct import run
 
     return run(args, target)
+
+
+def _service() -> str:
+    """The endpoint of a running serve of ours, "" where there is none or the environment names ways out."""
+    if os.environ.get("GOTUNNEL_VIA"):
+        return ""
+    from gotunnel.cli.remote import find
+
+    server = find(os.environ)
+    return server.running.proxy if server is not None and server.running is not None else ""
 
 
 def git_proxy_main() -> NoReturn:
