@@ -1,8 +1,8 @@
 """`gotunnel connect HOST PORT`: an ssh ProxyCommand, and git's (as `gotunnel-connect HOST PORT`).
 
 Rules:
-- Inside a run (GOTUNNEL_PROXY is set and no option names ways out) it asks that run's endpoint, else that of a
-  running serve: one socket and two threads, nothing heavy is imported.
+- Inside a run (GOTUNNEL_PROXY is set and no option names ways out) it asks that run's endpoint, else that of
+  a running serve: one socket and two threads, nothing heavy is imported.
 - Otherwise it opens the ways out itself.
 - Standard output carries the target's bytes only.
 """

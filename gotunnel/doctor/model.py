@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from gotunnel.errors import GotunnelError
 
@@ -85,3 +85,5 @@ class Seen:
     error: GotunnelError | None = None
     finding: str | None = None
     detail: str = ""
+    at: float = 0.0  # POSIX seconds of this machine's clock at the end of the look
+    notes: dict[str, Any] = field(default_factory=dict)  # further evidence, JSON-ready (look.py: NOTES)
