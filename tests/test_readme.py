@@ -1,0 +1,81 @@
+"""README.md and README.zh-CN.md: in step with each other, and every command in them is one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gotunnel.cli.main import COMMANDS, build_parser
+from gotunnel.cli.options import split_command
+
+ROOT = Path(__file__).parent.parent
+READMES = ("README.md", "README.zh-CN.md")
+
+
+def blocks(name: str) -> list[str]:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def lines(name: str) -> list[str]:
+    return [line.partition("  #")[0].strip() for block in blocks(name) for line in block.splitlines()]
+
+
+def ours(line: str) -> list[str]:
+    """The words of a gotunnel command in `line`, without its first; [] where it has none."""
+    if inner := re.search(r"\$\((gotunnel [^)]*)\)", line):
+        line = inner[1]
+    words = shlex.split(line)
+    return words[1:] if words and words[0] == "gotunnel" else []
+
+
+COMMAND_LINES = sorted({line for name in READMES for line in lines(name) if ours(line)})
+
+
+def test_both_have_the_same_headings_and_blocks() -> None:
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in READMES)
+    shape = [[len(h) for h in re.findall(r"^(#+) ", text, re.MULTILINE)] for text in (english, chinese)]
+    assert shape[0] == shape[1]
+    assert blocks("README.md") == blocks("README.zh-CN.md")
+    for name in COMMANDS:
+        assert (f"gotunnel {name}" in english) == (f"gotunnel {name}" in chinese), name
+
+
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_every_command_is_one(line: str) -> None:
+    words = ours(line)
+    parser = build_parser(words[0])
+    if words[0] == "run":
+        options, command = split_command(parser, "run", words[1:])
+        assert command
+        words = ["run", *options]
+    assert parser.parse_args(words).command == words[0]
+
+
+@pytest.mark.parametrize("line", [line for line in COMMAND_LINES if ours(line)[0] == "run"])
+def test_every_run_starts_its_command(line: str, tmp_path: Path) -> None:
+    """With a go that needs no network: the ways out of the README lead nowhere here."""
+    go = tmp_path / "go"
+    go.write_text('#!/bin/sh\n[ "$1" = env ] && exit 1\necho "go $*"\n')
+    go.chmod(0o755)
+    key = tmp_path / ".ssh"
+    key.mkdir()
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": os.getcwd()}
+    ran = subprocess.run(
+        [sys.executable, "-m", "gotunnel", *ours(line)],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == line.partition(" -- ")[2] + "\n"
+
+
+def test_the_test_command_is_what_ci_runs() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert 'grep -m1 -E "^python3 -m venv .*pytest" README.md' in script
+    assert any(re.match(r"python3 -m venv .*pytest", line) for line in lines("README.md"))
