@@ -18,6 +18,7 @@ import pytest
 
 from tests.lab.corpus import Corpus
 from tests.lab.origin import Origin
+from tests.lab.pki import Authority
 from tests.lab.proc import wait_until
 
 GOTUNNEL = [sys.executable, "-m", "gotunnel"]
@@ -267,3 +268,38 @@ def test_connect_uses_the_service(home: Home) -> None:
     assert ran.stdout.endswith("v1.0.0\n")
     ways = home.status()["ways"]
     assert sum(ways[0]["hour"]["bytes"]) > 0 or ways[0]["bytes_in"] > 0
+
+
+def test_a_team_shares_it_over_tls_with_a_password(home: Home) -> None:
+    ca = Authority(home.directory / "ca")
+    mine = ca.issue("localhost", "127.0.0.1")
+    (home.directory / "password").write_text("s3cret\n")
+    home.write(
+        '[[upstream]]\nname = "here"\nvia = "direct:"\n[listen]\n'
+        f'auth = {{ user = "team", password_file = "{home.directory}/password" }}\n'
+        f'tls = {{ cert = "{mine.cert}", key = "{mine.key}" }}\n'
+    )
+    home.start()
+    running = json.loads((home.directory / "run" / "gotunnel" / "server.json").read_text())
+    project = home.corpus.write_project(home.directory / "project")
+    where = running["modproxy"].partition("//")[2].partition("/")[0].replace("127.0.0.1", "localhost")
+    env = {**home.env, "SSL_CERT_FILE": str(ca.cert), "GOPROXY": f"https://team:s3cret@{where}"}
+    argv = ["go", "-C", str(project), "mod", "download"]
+    ran = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    env |= {"GOPROXY": f"https://team:wrong@{where}", "GOMODCACHE": str(home.directory / "other")}
+    ran = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 1
+    assert "401" in ran.stderr
+    by = [
+        "curl",
+        "-sS",
+        "--proxy-cacert",
+        str(ca.cert),
+        "--proxy",
+        running["proxy"].replace("127.0.0.1", "localhost"),
+    ]
+    plain = f"{home.origin.url}/{home.corpus.first[0].path}/@v/list"
+    ran = subprocess.run([*by, "--noproxy", "", "-p", plain], capture_output=True, text=True, check=False)
+    assert ran.stdout == "v1.0.0\n", ran.stderr
+    assert running["proxy"].startswith("https://team:")
