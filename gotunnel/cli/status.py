@@ -8,6 +8,7 @@ import os
 import sys
 
 from gotunnel.cli.env import NoService
+from gotunnel.errors import UsageError
 
 USAGE = "gotunnel status [--json] [--watch]"
 
@@ -29,11 +30,18 @@ def main(args: argparse.Namespace) -> int:
     server = find(os.environ, args.server, args.profile)
     if server is None:
         raise NoService("no serve is running; start it: gotunnel serve, or gotunnel service install")
-    if args.json and not args.watch:
+    if args.json and args.watch:
+        raise UsageError("status: --json and --watch exclude each other")
+    if args.json:
         json.dump(server.ask("GET", "/api/status"), sys.stdout, indent=2, ensure_ascii=False)
         sys.stdout.write("\n")
         return 0
     from gotunnel.cli import watch
 
     ask = lambda: server.ask("GET", "/api/status")  # noqa: E731
-    return watch.live(ask) if args.watch else watch.once(ask())
+    if args.watch:
+        return watch.live(ask)
+    done = watch.once(ask())
+    if sys.stdout.isatty():  # not into a log: it opens the page
+        print(f"page: http://{server.address}/?token={server.token}")
+    return done

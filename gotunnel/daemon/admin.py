@@ -45,8 +45,8 @@ BEAT = 15.0  # seconds of silence after which a page hears that we live
 STUCK = 30.0  # seconds after which a page that takes nothing is let go
 _TEXT = "text/plain; charset=utf-8"
 _UNAUTHORIZED = (
-    "gotunnel: the token is wanted: open the address that `gotunnel status` shows, "
-    "or send `Authorization: Bearer TOKEN`\n"
+    "gotunnel: the token is wanted (it stands in server.json of the runtime directory): "
+    "open /?token=TOKEN, or send `Authorization: Bearer TOKEN`\n"
 )
 
 _log = logging.getLogger("gotunnel.admin")

@@ -68,6 +68,7 @@ async def start_admin(
         snapshot=snapshot,
         metrics=metrics.render,
         ready=lambda: service.readiness,
+        hosts=_hosts(listening),
         api=_api(service),
     )
     address = address_of(listening)
@@ -78,6 +79,13 @@ async def start_admin(
     stack.push_async_callback(admin.close)
     stack.push_async_callback(tasks.close)
     return address
+
+
+def _hosts(listening: socket.socket) -> frozenset[str]:
+    """The names by which it may be reached, where others can."""
+    if address_of(listening).is_loopback:
+        return frozenset()
+    return frozenset({socket.gethostname(), socket.getfqdn()})
 
 
 def _now(service: Service) -> dict[str, Any]:

@@ -35,6 +35,7 @@ HEADERS: Mapping[str, str] = MappingProxyType(
         "Cross-Origin-Resource-Policy": "same-origin",
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cache-Control": "no-store",
+        "Server": "gotunnel",
     }
 )
 """Sent with every answer."""

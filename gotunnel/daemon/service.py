@@ -91,6 +91,7 @@ class Service:
         self._ending = asyncio.Event()
         self._ready = False
         self._why = "starting"
+        self._refused = ""  # why the last reload was
         self._reloading = asyncio.Lock()
         self.observed = Observed()
         self.traffic = Traffic()
@@ -98,6 +99,13 @@ class Service:
 
     async def run(self) -> int:
         """Until SIGTERM or SIGINT.  Raises ConfigError where it can't begin."""
+        try:
+            return await self._run()
+        except ConfigError as error:
+            self._notifier.status(str(error))
+            raise
+
+    async def _run(self) -> int:
         loaded, ways = self._setup.load()
         ways = await self._discoveries.expand(ways, keep=True)
         loop = asyncio.get_running_loop()
@@ -287,7 +295,9 @@ class Service:
         upstreams = self._engine.pool.upstreams
         up = sum(not u.is_down for u in upstreams)
         streams = self._engine.graph.open_streams
-        return f"{up} of {len(upstreams)} ways out up, {streams} streams, {len(self._runs)} runs"
+        return (
+            f"{up} of {len(upstreams)} ways out up, {streams} streams, {len(self._runs)} runs{self._refused}"
+        )
 
     async def _keep_status(self) -> None:
         for turn in itertools.count(1):
@@ -320,7 +330,8 @@ class Service:
     async def reload(self) -> str:
         """Take the configuration anew; why not, "" where it was taken."""
         async with self._reloading:
-            self._notifier.reloading()
+            if self._ready:  # READY=1 ends it, which before would say that a way out works
+                self._notifier.reloading()
             try:
                 loaded, ways = self._setup.load()
                 config = loaded.config
@@ -331,9 +342,10 @@ class Service:
             except ConfigError as error:
                 why = one_line(str(error), 500)
                 self._setup.tell(f"the new configuration is refused, the old one stays: {why}")
-                self._notifier.status(f"reload refused: {why}")
-                self._notifier.ready()
+                self._refused = f"; reload refused: {why}"
+                self._reloaded()
                 return why
+            self._refused = ""
             self._config = config
             graph.counted = self.traffic
             self._engine.replace(graph)
@@ -345,6 +357,10 @@ class Service:
             set_level(config.log.level)
             self._watch(config)
             self._setup.tell("the new configuration is in force")
+            self._reloaded()
+            return ""
+
+    def _reloaded(self) -> None:
+        if self._ready:
             self._notifier.ready()
             self._notifier.status(self._status())
-            return ""

@@ -53,7 +53,7 @@ class Running:
 def state_directory(environ: Mapping[str, str]) -> Path:
     """$STATE_DIRECTORY of systemd, else XDG's."""
     if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
-        return Path(given)
+        return Path(os.path.realpath(given))  # with DynamicUser= it is a link into /var/lib/private
     base = environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):
         base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
@@ -63,7 +63,7 @@ def state_directory(environ: Mapping[str, str]) -> Path:
 def runtime_directory(environ: Mapping[str, str]) -> Path:
     """$RUNTIME_DIRECTORY of systemd, else XDG's, else one in /tmp."""
     if given := environ.get("RUNTIME_DIRECTORY", "").split(":")[0]:
-        return Path(given)
+        return Path(os.path.realpath(given))
     base = environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(base):
         return Path(base) / "gotunnel"
@@ -91,12 +91,12 @@ def save_kept(directory: Path, kept: Kept, profile: str = "") -> None:
 
 def load_running(directory: Path, profile: str = "") -> Running | None:
     """What a service has written, None where there is none or it isn't ours to trust."""
-    return read_running(directory / file_name("server", profile))
+    return _typed(Running, _read(directory / file_name("server", profile)))
 
 
 def read_running(file: Path) -> Running | None:
-    """As `load_running`, from a file that was named."""
-    return _typed(Running, _read(file))
+    """As `load_running`, from a file that was named: whose it is, who named it has judged."""
+    return _typed(Running, _read(file, anybody=True))
 
 
 def save_running(directory: Path, running: Running, profile: str = "") -> None:
@@ -130,15 +130,20 @@ def _typed(kind: type[T], found: Mapping[str, Any]) -> T | None:
     return kind(**found)
 
 
-def _read(file: Path) -> dict[str, object]:
-    """The object in a file that only its owner, or root, could have written; {} for anything else."""
+def _read(file: Path, *, anybody: bool = False) -> dict[str, object]:
+    """The object in a file that only we, or root, could have written; {} for anything else.
+
+    `anybody`: it may belong to another user, such as the system's service read by root.
+    """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return {}
     with os.fdopen(descriptor, "rb") as opened:
         about = os.fstat(descriptor)
-        if about.st_uid not in (os.getuid(), 0) or about.st_mode & 0o022 or not stat.S_ISREG(about.st_mode):
+        if about.st_mode & 0o022 or not stat.S_ISREG(about.st_mode):
+            return {}
+        if about.st_uid not in (os.getuid(), 0) and not anybody:
             return {}
         try:
             found = json.loads(opened.read(65536))

@@ -2,7 +2,7 @@
 
 Rules:
 - Pure: what the units depend on (program, ports, systemd's version) comes in, texts go out.
-- `systemd/` holds exactly what `shipped` gives; a test compares, `python -m gotunnel.daemon.units DIR` writes.
+- `systemd/` holds what `shipped` gives: a test compares, `python -m gotunnel.daemon.units systemd` writes.
 - The sockets are systemd's own, so a client waits while the service restarts; hence no limit on starts or
   triggers either: a socket that hits one fails, and refuses.
 - No boot waits for a way out: the service is ordered after the target that starts it.
@@ -99,7 +99,7 @@ def _unit(wanted: Wanted, profile: str) -> str:
 [Unit]
 Description=gotunnel: Go modules on any network{", profile %i" if profile else ""}
 Documentation=man:systemd.service(5)
-{online}# a boot doesn't wait until a way out works, which is when we are ready; what needs gotunnel is ordered
+{online}# no boot waits until a way out works, which is when we are ready; who needs gotunnel is ordered
 # after {"its sockets (sockets.target)" if not profile else "basic.target"}, not after this service
 After={after}
 StartLimitIntervalSec=0
@@ -145,6 +145,7 @@ LoadCredential=ssh_key:{name.replace("-", ".")}.ssh_key
 LoadCredential=known_hosts:{name.replace("-", ".")}.known_hosts
 LoadCredential=password:{name.replace("-", ".")}.password
 DynamicUser=yes
+User={name}
 StateDirectory={name}
 StateDirectoryMode=0700
 RuntimeDirectory={name}

@@ -132,7 +132,7 @@ function drawLatency(parts, hour) {
   const failed = hour.failures.reduce((a, b) => a + b, 0);
   const words = known.length === 0 ? "not measured" : `${ms(Math.min(...known))} to ${ms(Math.max(...known))}`;
   const faults = failed ? `${count.format(failed)} failed` : "";
-  say(parts.most, [known.length ? words : "", faults].filter(Boolean).join(" · "));
+  say(parts.most, [words, faults].filter(Boolean).join(" · "));
   put(parts.svg, "aria-label", `Latency over the last hour: ${words}${failed ? `; ${count.format(failed)} dials failed` : ""}`);
 }
 
@@ -147,7 +147,7 @@ function drawBytes(parts, hour) {
   parts.svg.replaceChildren(...drawn);
   const total = hour.bytes.reduce((a, b) => a + b, 0);
   const words = total ? `${size(total)}, at most ${rate(top / 60)}` : "nothing carried";
-  say(parts.most, total ? words : "");
+  say(parts.most, words);
   put(parts.svg, "aria-label", `Throughput over the last hour: ${words}`);
 }
 
@@ -163,13 +163,14 @@ function newWay(way) {
     figures.append(make("div", {}, make("dt", {}, label), values[key]));
   }
   const parts = {
-    title: make("h3"), pill: make("span", { class: "pill" }), chain: make("p", { class: "chain" }),
+    title: make("h3"), pill: make("span", { class: "pill" }), 
+    chain: make("ol", { class: "chain", "aria-label": "Hops, outermost first" }), notes: make("p", { class: "soft" }),
     why: make("p", { class: "why" }), values, latency: chart("Latency"), bytes: chart("Throughput"),
   };
   const card = make(
     "article", { class: "way", role: "listitem" },
-    make("div", { class: "way-head" }, parts.title, parts.pill), parts.chain, parts.why, figures,
-    parts.latency.figure, parts.bytes.figure,
+    make("div", { class: "way-head" }, parts.title, parts.pill), parts.chain, parts.notes, parts.why, figures,
+    make("div", { class: "charts" }, parts.latency.figure, parts.bytes.figure),
   );
   drawings.set(card, parts);
   return card;
@@ -183,8 +184,11 @@ function updateWay(card, way) {
   put(parts.pill, "data-state", way.state);
   say(parts.title, way.name);
   say(parts.pill, `${sign} ${word}`);
-  const chain = way.chain === way.name ? "" : way.chain;
-  say(parts.chain, [chain, NAMES[way.names] && `names ${NAMES[way.names]}`, way.links > 1 ? `${way.links} connections` : ""].filter(Boolean).join(" · "));
+  const hops = way.chain === way.name ? [] : way.chain.split(",").filter(Boolean);
+  keep(parts.chain, hops.map((hop, i) => [i, hop]), ([i]) => String(i), () => make("li"), (li, [, hop]) => say(li, hop));
+  parts.chain.hidden = hops.length === 0;
+  const notes = [NAMES[way.names] && `names ${NAMES[way.names]}`, way.links > 1 ? `${way.links} connections` : ""];
+  say(parts.notes, notes.filter(Boolean).join(" · "));
   const broken = way.state !== "up" && way.last_error;
   parts.why.hidden = !broken;
   say(parts.why, broken ? `${way.last_error.finding}: ${way.last_error.detail}` : "");
@@ -226,6 +230,13 @@ function updateFailure(item, failure, now) {
   say(parts.detail, failure.detail);
   parts.title.hidden = failure.fix.length === 0;
   keep(parts.fixes, failure.fix, (line) => line, () => make("li", {}, make("code")), (li, line) => say(li.firstChild, line));
+}
+
+const SIGNALS = { request_rate: ["requests a second", ""], failure_rate: ["of dials fail", " %"] };
+
+function alertWords(alert) {
+  const [what, unit] = SIGNALS[alert.signal] ?? [alert.signal, ""];
+  return `${alert.upstream}: ${alert.value}${unit} ${what}, usually ${alert.mean}${unit}`;
 }
 
 function lines(parent, items, words, now) {
@@ -272,7 +283,7 @@ function changes(now) {
     const move = now.failovers.last[0];
     said.push(["warn", `now by ${move.to}, since ${move.from}: ${move.reason}`]);
   }
-  if (now.alerts.length && now.alerts[0].ts !== before.alerts[0]?.ts) said.push(["warn", `alert: ${now.alerts[0].signal}`]);
+  if (now.alerts.length && now.alerts[0].ts !== before.alerts[0]?.ts) said.push(["warn", `alert: ${alertWords(now.alerts[0])}`]);
   return said;
 }
 
@@ -289,6 +300,8 @@ function draw(now) {
   document.title = now.ways.length && up === 0 ? "down – gotunnel" : `${up}/${now.ways.length} up – gotunnel`;
   say($("version"), `version ${now.version}`);
   say($("uptime"), `· up for ${span(now.uptime)}`);
+  $("unready").hidden = now.ready !== false;
+  say($("unready"), now.ready === false ? `Not ready: ${now.why || "no way out has been tried yet"}` : "");
   say($("t-up"), `${up} of ${now.ways.length}`);
   say($("t-streams"), count.format(now.streams));
   say($("t-runs"), count.format(now.runs));
@@ -314,7 +327,7 @@ function draw(now) {
   say($("moves-count"), now.failovers.count ? count.format(now.failovers.count) : "");
   lines($("moves"), now.failovers.last, (m) => `${m.from} → ${m.to}: ${m.reason}${m.count > 1 ? ` × ${count.format(m.count)}` : ""}`, now.now);
   $("alerts-section").hidden = now.alerts.length === 0;
-  lines($("alerts"), now.alerts, (a) => `${a.signal}: ${a.value}, usually ${a.mean}`, now.now);
+  lines($("alerts"), now.alerts, alertWords, now.now);
   announce(changes(now));
   before = now;
 }
@@ -336,7 +349,7 @@ function follow() {
       return;
     }
     // the service has gone for a while, or has another token
-    live("lost", "no answer: is the service running? Else open the address that `gotunnel status` shows");
+    live("lost", "no answer: is the service running? If it is, open the page with its token again");
     setTimeout(follow, 5000);
   });
 }
