@@ -24,6 +24,7 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from gotunnel.errors import UsageError
 
@@ -65,7 +66,40 @@ class Found:
 
 def read(environ: Mapping[str, str], *, cwd: str | None = None) -> Found:
     """Ask go and git; what isn't installed gives its defaults.  Blocks for some tens of milliseconds."""
-    go = _ask(["go", "env", "-json", *_NAMES], {**environ, "GOTOOLCHAIN": "local"}, cwd)
+    with Asking(environ, cwd=cwd) as asking:
+        return asking.found()
+
+
+class Asking:
+    """go and git, asked side by side from the moment this is made; `close` ends them, answered or not."""
+
+    def __init__(self, environ: Mapping[str, str], *, cwd: str | None = None) -> None:
+        self._environ = dict(environ)
+        self._go = _ask(["go", "env", "-json", *_NAMES], {**environ, "GOTOOLCHAIN": "local"}, cwd)
+        pattern = r"^(core\.sshcommand|http\.(.*\.)?proxy|remote\..*\.proxy)$"
+        self._git = _ask(["git", "config", "-z", "--get-regexp", pattern], environ, cwd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        for process in (self._go, self._git):
+            if process is not None:
+                process.kill()
+                process.wait()
+                if process.stdout is not None:
+                    process.stdout.close()
+
+    def found(self) -> Found:
+        """What they say.  Blocks."""
+        return _found(self._environ, _answer(self._go), _answer(self._git))
+
+
+def _found(environ: Mapping[str, str], go: str, git: str) -> Found:
     try:
         values: dict[str, str] = json.loads(go) if go else {}
     except ValueError:
@@ -74,8 +108,7 @@ def read(environ: Mapping[str, str], *, cwd: str | None = None) -> Found:
     own = {name for name in _NAMES if environ.get(name)} | _written(values["GOENV"])
     ssh = ""
     proxies: list[str] = []
-    pattern = r"^(core\.sshcommand|http\.(.*\.)?proxy|remote\..*\.proxy)$"
-    for item in _ask(["git", "config", "-z", "--get-regexp", pattern], environ, cwd).split("\0"):
+    for item in git.split("\0"):
         name, _, value = item.partition("\n")
         if name == "core.sshcommand":
             ssh = value
@@ -112,23 +145,31 @@ def _written(goenv: str) -> set[str]:
     return {line.partition("=")[0].strip() for line in lines}
 
 
-def _ask(argv: list[str], environ: Mapping[str, str], cwd: str | None) -> str:
+def _ask(argv: list[str], environ: Mapping[str, str], cwd: str | None) -> subprocess.Popen[bytes] | None:
     program = shutil.which(argv[0], path=environ.get("PATH", os.defpath))
     if program is None:
-        return ""
+        return None
     try:
-        done = subprocess.run(
+        return subprocess.Popen(
             [program, *argv[1:]],
             env=dict(environ),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_READ_TIMEOUT,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
+        return None
+
+
+def _answer(process: subprocess.Popen[bytes] | None) -> str:
+    if process is None:
         return ""
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
+    try:
+        output, _ = process.communicate(timeout=_READ_TIMEOUT)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return ""
+    return output.decode("utf-8", "replace") if process.returncode == 0 else ""
 
 
 def mirror_url(text: str) -> str:

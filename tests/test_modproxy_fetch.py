@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from gotunnel.address import HostPort
 from gotunnel.errors import ModuleError
+from gotunnel.modproxy import client, striped
 from gotunnel.modproxy.fetch import Fetched, Fetcher, Source
 from gotunnel.observe.events import Event, Fetch, Resume
 from gotunnel.pool.pool import Pool, Upstream
+from gotunnel.upstream.dialer import Stream
 from tests.flaky_origin import Line, Manner, Origin, bytes_of, serving, sha
+from tests.peers import until
 
 SMALL = bytes_of(700_000)
 LARGE = bytes_of(6_000_000, seed=2)
@@ -270,6 +274,47 @@ async def test_both_ways_die_and_come_back(scene: Scene) -> None:
         group.create_task(kill())
         fetching = group.create_task(scene.fetch("large.zip"))
     assert sha(content(fetching.result())) == sha(LARGE)
+
+
+async def test_a_way_that_came_back_is_used_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(striped, "FORGIVEN", 0.1)
+    scene.origin.manner = Manner(rate=250_000)
+
+    async def kill() -> int:
+        await asyncio.sleep(0.3)
+        scene.a.kill()
+        await asyncio.sleep(0.3)
+        scene.a.dead = False
+        return len(scene.a.streams)
+
+    async with asyncio.TaskGroup() as group:
+        killing = group.create_task(kill())
+        fetching = group.create_task(scene.fetch("large.zip"))
+    assert sha(content(fetching.result())) == sha(LARGE)
+    assert len(scene.a.streams) > killing.result()
+
+
+async def test_on_a_long_line_connections_are_open_before_a_large_body_wants_them(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for line in (scene.a, scene.b):
+        monkeypatch.setattr(line, "dial", slowly(line))
+    await scene.fetch(memory=True)
+    await until(lambda: scene.origin.open == client.SPREAD)
+    assert scene.a.dials == client.SPREAD
+    assert sha(content(await scene.fetch("large.zip"))) == sha(LARGE)
+    assert scene.a.dials + scene.b.dials < 2 * client.SPREAD + 8  # those were used
+    await until(lambda: not len(scene.pool._tasks))
+
+
+def slowly(line: Line) -> Callable[[HostPort], Awaitable[Stream]]:
+    dial = line.dial
+
+    async def slow(target: HostPort) -> Stream:
+        await asyncio.sleep(client.LONG)
+        return await dial(target)
+
+    return slow
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gotunnel.modproxy.stripes import LEAST, MOST, Board, worth
+from gotunnel.modproxy.stripes import HALVED, LEAST, MOST, Board, worth
 
 
 def always(_holder: int, _left: int) -> bool:
@@ -45,6 +45,19 @@ def test_a_straggler_is_asked_again_from_where_it_has_come_to_and_the_first_to_e
     assert board.advance(1, 5) == (0, 0, True, ())
 
 
+def test_a_large_straggler_is_halved() -> None:
+    board = Board(0, 2 * HALVED)
+    slow = board.take(1, 2 * HALVED, never)
+    assert slow is not None
+    board.advance(1, 1000)
+    half = board.take(2, LEAST, always)
+    assert half is not None
+    assert (half.start, half.end, slow.end) == (slow.end, 2 * HALVED, 1000 + (2 * HALVED - 1000) // 2)
+    assert board.advance(1, 2 * HALVED).done
+    assert board.advance(2, 2 * HALVED).done
+    assert board.left == 0
+
+
 def test_what_a_failed_worker_had_not_brought_is_free_again_and_joined_with_its_neighbours() -> None:
     board = Board(0, 4 * LEAST)
     back, front = board.take(1, 2 * LEAST, never), board.take(2, 2 * LEAST, never)
@@ -70,9 +83,9 @@ def test_if_one_of_two_on_a_piece_fails_the_other_goes_on() -> None:
     assert board.left == 0
 
 
-@given(rate=st.floats(0, 1e10), left=st.integers(0, 10**10), workers=st.integers(0, 64))
-def test_a_piece_is_worth_asking_for_and_never_huge(rate: float, left: int, workers: int) -> None:
-    assert LEAST <= worth(rate, left, workers) <= MOST
+@given(size=st.integers(0, 10**10), left=st.integers(0, 10**10), workers=st.integers(0, 64))
+def test_a_piece_is_worth_asking_for_and_never_huge(size: int, left: int, workers: int) -> None:
+    assert LEAST <= worth(size, left, workers) <= MOST
 
 
 @settings(max_examples=300, deadline=None)
@@ -100,7 +113,7 @@ def test_every_byte_comes_exactly_once_whatever_fails(
         idle = [number for number in range(1, workers + 1) if number not in busy]
         act = rng.random()
         if idle and (act < 0.4 or not busy):
-            size = rng.randint(1, 4 * LEAST)
+            size = rng.randint(1, 12 * LEAST)
             piece = board.take(idle[0], size, lambda _h, _l: rng.random() < 0.5)
             if piece is not None:
                 busy.add(idle[0])

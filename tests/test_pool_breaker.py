@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from gotunnel.pool.breaker import Breaker, State
+import pytest
+
+from gotunnel.pool.breaker import URGENT, Breaker, State
 
 
 def test_opens_at_the_first_failure_rests_and_lets_one_trial_through() -> None:
@@ -65,3 +67,54 @@ def test_a_trial_without_verdict_makes_room_for_the_next() -> None:
     breaker.no_verdict()
     assert breaker.usable(1.0)
     assert breaker.trial(1.0) is False  # half-open already
+
+
+# a dial begun, and when it failed; then until when the breaker rests (the first rest is 1 s)
+BURSTS = {
+    "all begun before": ([(0.0, 10.0), (0.1, 10.0), (9.9, 10.001)], 11.0),
+    "some fail during the trial": ([(0.0, 10.0), (9.0, 11.5), (9.5, 11.6)], 11.0),
+    "the trial fails": ([(0.0, 10.0), (11.2, 11.7)], 13.7),
+    "and so do old dials after it": ([(0.0, 10.0), (11.2, 11.7), (9.9, 11.8), (9.9, 13.8)], 13.7),
+}
+
+
+@pytest.mark.parametrize("name", BURSTS)
+def test_many_dials_that_fail_at_once_are_one_failure(name: str) -> None:
+    dials, rests = BURSTS[name]
+    breaker = Breaker(first=1.0)
+    events = sorted([(began, 0, began) for began, _ in dials] + [(end, 1, began) for began, end in dials])
+    trials = []
+    for now, ended, began in events:
+        if ended:
+            breaker.failure(now, began=began)
+        elif breaker.state is State.OPEN and breaker.usable(now):
+            trials.append(breaker.trial(now))
+    assert breaker.rests_until() == pytest.approx(rests)
+    assert all(trials)
+
+
+def test_an_old_failure_leaves_a_trial_alone() -> None:
+    breaker = Breaker(first=1.0)
+    breaker.failure(10.0, began=9.0)
+    breaker.trial(11.0)
+    assert breaker.failure(11.1, began=9.5) is False
+    assert breaker.state is State.HALF_OPEN
+    assert not breaker.usable(11.2)
+    breaker.success()
+    assert breaker.failure(11.3, began=9.6) is False  # it works, as was seen since
+    assert breaker.usable(11.3)
+    assert breaker.failure(12.0, began=11.5) is True
+
+
+def test_who_has_no_other_way_asks_sooner_but_not_at_once() -> None:
+    breaker = Breaker(first=8.0)
+    breaker.failure(0.0)
+    assert not breaker.usable(URGENT - 0.1, urgent=True)
+    assert breaker.usable(URGENT, urgent=True)
+    assert not breaker.usable(URGENT)
+    breaker.trial(URGENT)
+    assert not breaker.usable(URGENT + 0.5, urgent=True)
+    assert breaker.usable(2 * URGENT, urgent=True)  # that trial hangs
+    refused = Breaker(first=8.0)
+    refused.failure(0.0, retry_after=60.0)
+    assert not refused.usable(59.0, urgent=True)

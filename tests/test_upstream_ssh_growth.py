@@ -16,7 +16,17 @@ from gotunnel.upstream.dialer import APART, Stream
 from gotunnel.upstream.direct import DirectDialer
 from gotunnel.upstream.ssh import SshDialer
 from gotunnel.upstream.ssh_feed import tcp_traffic
-from gotunnel.upstream.ssh_growth import AUTO, GROW_PAUSE, LOSSY, MORE, Growth, Load, Traffic, place
+from gotunnel.upstream.ssh_growth import (
+    AUTO,
+    FIRST_AT_ONCE,
+    GROW_PAUSE,
+    LOSSY,
+    MORE,
+    Growth,
+    Load,
+    Traffic,
+    place,
+)
 from tests.conftest import need
 from tests.hour import Origin
 from tests.inside import Inside, inside
@@ -115,8 +125,8 @@ def test_the_second_step_up_wants_the_first_to_have_brought_more(factor: int, li
 
 def test_few_handshakes_at_once_and_more_as_they_succeed() -> None:
     growth = Growth()
-    assert growth.to_open(0, busy(1), 0, 8) == 4
-    assert growth.to_open(0, busy(1), 4, 8) == 0
+    assert growth.to_open(0, busy(1), 0, 8) == FIRST_AT_ONCE
+    assert growth.to_open(0, busy(1), FIRST_AT_ONCE, 8) == 0
     for _ in range(10):
         growth.admitted()
     assert growth.to_open(0, busy(1), 0, 100) == AUTO - 1

@@ -6,12 +6,18 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from gotunnel.address import HostPort
 from gotunnel.errors import DialError, StreamLost
 from gotunnel.upstream import ssh as ssh_dialer
+from gotunnel.upstream import ssh_link
+from gotunnel.upstream.dialer import Stream
+from gotunnel.upstream.ssh_growth import Traffic
+from gotunnel.upstream.ssh_link import BULK, SshLink
 from tests.jumps import jumping, plan_for
 from tests.lab.keys import Key
 from tests.lab.sshd import Sshd
@@ -122,3 +128,29 @@ async def test_a_stingy_server_still_forwards(
         for stream in streams:
             stream.write(b"x")
             assert await stream.read() == b"x"
+
+
+@pytest.mark.parametrize("bulk", [BULK, 100])
+async def test_an_answer_behind_bulk_is_waited_for(bulk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed: Any = SimpleNamespace(received=0, traffic=Traffic())
+
+    async def open_channel(*_: object, **__: object) -> Stream:
+        for _turn in range(5):
+            await asyncio.sleep(0.1)
+            feed.received += bulk
+        return Stream()
+
+    async def answer(_name: bytes) -> None:
+        """A keepalive's."""
+
+    monkeypatch.setattr(ssh_link, "open_channel", open_channel)
+    connection: Any = SimpleNamespace(_make_global_request=answer, is_closed=lambda: False)
+    link = SshLink(connection, feed, label="jump", on_dead=lambda *_: None, channel_timeout=0.25)
+    target = HostPort("origin.example", 443)
+    if bulk == BULK:
+        assert isinstance(await link.open(target), Stream)
+    else:
+        with pytest.raises(DialError) as caught:
+            await link.open(target)
+        assert caught.value.finding == "tcp.timeout"
+    await link._tasks.close()

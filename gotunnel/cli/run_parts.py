@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 from gotunnel.address import HostPort, one_line
 from gotunnel.errors import ConfigError
 from gotunnel.goenv import (
+    Asking,
     Found,
     compose,
     first_source,
     git_proxy_command,
     own_command,
-    read,
     with_mirrors,
 )
 from gotunnel.observe.events import Emit, Ready
@@ -66,6 +66,7 @@ async def own_parts(
     planned: Callable[[int], None] = lambda count: None,
 ) -> tuple[Parts, Pool]:
     """Start everything; `stack` ends it.  `planned` hears how many files are wanted.  Raises ConfigError."""
+    asking = stack.enter_context(Asking(os.environ))  # they answer while all the rest is imported
     from gotunnel.assemble import build_engine
     from gotunnel.child.classify import loads_modules
     from gotunnel.cli.ask import terminal
@@ -85,7 +86,8 @@ async def own_parts(
     stack.push_async_callback(engine.close)
     proxy = config.listen.proxy
     # what needs no network shall not pay for asyncssh's import
-    warm_after = None if offline else 0.0 if loads_modules(args.argv) else WARM_AFTER
+    loads = loads_modules(args.argv)
+    warm_after = None if offline else 0.0 if loads else WARM_AFTER
     address = await engine.start(HostPort(proxy.host, proxy.port), warm_after=warm_after)
     modules: Modules | None = None
     if not args.no_modproxy:
@@ -105,7 +107,7 @@ async def own_parts(
             tuple(u.name for u in engine.pool.upstreams),
         )
     )
-    found = await asyncio.to_thread(read, os.environ)
+    found = await asyncio.to_thread(asking.found)
     mirrors = [*args.mirror, *config.go.mirrors]
     goproxy = with_mirrors(found.goproxy, mirrors) if mirrors else ""
     if not offline:
@@ -115,9 +117,11 @@ async def own_parts(
         project = await project_of(args.argv, found)
         opened = await modules.open(found, project.sums, run_id=run_id, mirrors=mirrors)
         goproxy = opened.goproxy
+        tasks = Tasks("run")
+        stack.push_async_callback(tasks.close)
+        if opened.project is not None and loads:
+            tasks.spawn("prepare", modules.prepare())
         if opened.project is not None and not args.no_prefetch and not offline:
-            tasks = Tasks("run")
-            stack.push_async_callback(tasks.close)
             tasks.spawn("prefetch", _prefetch(args.argv, modules, opened, project, planned))
     env = environment(
         found, config, proxy_url=engine.proxy_url, run_id=run_id, goproxy=goproxy, offline=offline

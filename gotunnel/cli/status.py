@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from typing import Any
 
 from gotunnel.cli.env import NoService
 from gotunnel.errors import UsageError
@@ -38,7 +39,10 @@ def main(args: argparse.Namespace) -> int:
         return 0
     from gotunnel.cli import watch
 
-    ask = lambda: server.ask("GET", "/api/status")  # noqa: E731
+    def ask() -> dict[str, Any]:
+        found: dict[str, Any] = server.ask("GET", "/api/status")
+        return found
+
     if args.watch:
         return watch.live(ask)
     done = watch.once(ask())

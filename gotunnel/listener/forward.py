@@ -5,6 +5,8 @@ Rules:
   connection may be kept.
 - Hop-by-hop headers (RFC 9110 §7.6.1) and everything `Proxy-` stay here: the secret never leaves.  Host is
   made of the URL, whatever the client wrote (RFC 9112 §3.2.2).  Trailers are dropped.
+- One length: a request that has both a Content-Length and a coding is refused, an answer loses the length
+  (RFC 9112 §6.3: the second could be read as another message by whoever comes after us).
 - One connection to the origin for each request: plain http is rare, and simple is sound.
 """
 
@@ -32,6 +34,9 @@ async def forward(
     """Carry one request out and its answer back; True if the client's connection may be kept."""
     from gotunnel.listener.proxy import failure
 
+    if {key for key, _ in request.headers} >= _FRAMING:
+        client.write(answer(400, "gotunnel: bad request: both Content-Length and Transfer-Encoding"))
+        return False
     try:
         target, host, path = _split(request.target.decode("latin-1"))
     except ValueError as error:
@@ -125,4 +130,6 @@ def _end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, byt
         token.strip().lower() for key, value in headers if key == b"connection" for token in value.split(b",")
     }
     drop = (named | _HOP_BY_HOP) - _FRAMING
+    if {key for key, _ in headers} >= _FRAMING:
+        drop.add(b"content-length")
     return [(k, v) for k, v in headers if k not in drop and not k.startswith(b"proxy-")]

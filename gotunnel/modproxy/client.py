@@ -7,6 +7,8 @@ Rules:
   GET, so it may be repeated, RFC 9110 §9.2.2) goes out once more on another.
 - Redirects: ten at most, never from https to http; credentials are chosen anew for each host, and userinfo
   stays with the host it was written for.
+- Beside the first connection to a server on a long line (LONG) others are opened at once, SPREAD in all,
+  apart (`APART`): a large body would have to wait for them.
 - At most `most` transfers at once; who waits with the lower priority number goes first.
 """
 
@@ -16,6 +18,7 @@ import asyncio
 import contextlib
 import heapq
 import itertools
+import math
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -27,11 +30,15 @@ from gotunnel.errors import DialError
 from gotunnel.modproxy.credentials import Credentials
 from gotunnel.modproxy.exchange import Connection, Head, Sink
 from gotunnel.modproxy.failed import Failed, not_reached
-from gotunnel.upstream.dialer import Ways
+from gotunnel.tasks import Tasks
+from gotunnel.upstream.dialer import APART, Ways
 from gotunnel.upstream.tls import start_tls
 
 IDLE = 60.0  # seconds
 SWEEP = 5.0
+LONG = 0.25  # seconds that the first dial took, of several round trips
+SPREAD = 8  # connections
+LINKS = 8  # over so many connections to a jump host
 REDIRECTS = 10
 _MOVED = (301, 302, 303, 307, 308)
 _READ_OVER = 64 * 1024  # a redirect's body that is read so that its connection can be kept
@@ -199,6 +206,10 @@ class Connections:
         self._open: dict[Connection, bool] = {}  # all of them, with whether inside TLS
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
+        self.worked = False  # some answer has come
+        self._spread_at: dict[tuple[bool, HostPort, str], float] = {}
+        self._coming: dict[tuple[bool, HostPort, str], list[asyncio.Task[None]]] = {}
+        self._tasks = Tasks("connections")
 
     def __len__(self) -> int:
         return len(self._open)
@@ -245,7 +256,10 @@ class Connections:
         if authorization := self._authorization(url):
             asked.append(("Authorization", authorization))
         while True:
-            connection = self._take(url, only, avoid) or await self._dial(url, only, avoid)
+            connection = self._take(url, only, avoid)
+            if connection is None and only and await self._opened(url, only):
+                connection = self._take(url, only, avoid)
+            connection = connection or await self._dial(url, only, avoid)
             reused = connection.answers > 0
             try:
                 head = await connection.ask(url.path, asked, first_byte)
@@ -253,6 +267,7 @@ class Connections:
                 if not reused or connection.begun or error.finding == "http.timeout":
                     raise
                 continue  # each round takes one from the kept ones, so there is an end
+            self.worked = True
             return Exchange(connection, head, url)
 
     def _authorization(self, url: Url) -> str:
@@ -262,6 +277,10 @@ class Connections:
             words = f"{url.target}: refusing to pass credentials to an insecure URL: use https"
             raise Failed("goproxy.malformed", words, again=False)
         return ""
+
+    def down(self, url: Url, way: str) -> bool:
+        """Is this way out usable no more?"""
+        return bool(way) and way not in self.ways.ways(url.target)
 
     # --- kept and opened ---------------------------------------------------------------------
 
@@ -280,13 +299,40 @@ class Connections:
                 return connection
         return None
 
+    def _spread(self, url: Url, via: str, taken: float) -> None:
+        """Open more, where that saves a large body several long round trips."""
+        now, key = asyncio.get_running_loop().time(), (url.tls, url.target, via)
+        if taken < LONG or now - self._spread_at.get(key, -math.inf) < self._idle_for:
+            return
+        self._spread_at[key] = now
+        there = sum(c.target == url.target and c.via == via for c in self._open)
+        self._coming[key] = [
+            self._tasks.spawn("spread", self._keep_one(url, via)) for _ in range(SPREAD - there - 1)
+        ]
+
+    async def _opened(self, url: Url, via: str) -> bool:
+        """Wait for one of those that are being opened; False where each has its taker, or there is none."""
+        while coming := self._coming.get((url.tls, url.target, via)):
+            task = coming.pop(0)
+            if not task.done():
+                await asyncio.wait([task])
+                return True
+        return False
+
+    async def _keep_one(self, url: Url, via: str) -> None:
+        APART.set(LINKS)
+        with contextlib.suppress(Failed):
+            self._ended(await self._dial(url, via, frozenset()))
+
     async def _dial(self, url: Url, only: str, avoid: frozenset[str]) -> Connection:
         if self._closed:
             raise Failed("unknown", f"{url.target}: the module proxy is being closed", again=False)
         via = only
         try:
+            began = asyncio.get_running_loop().time()
             stream = await self.ways.dial_by(url.target, only=only, avoid=avoid)
             via = stream.via
+            self._spread(url, via, asyncio.get_running_loop().time() - began)
             if url.tls:
                 if self._context is None:
                     self._context = self._make_context()
@@ -301,7 +347,7 @@ class Connections:
         return connection
 
     def _ended(self, connection: Connection) -> None:
-        """An answer is whole, or the connection has ended."""
+        """An answer is whole, none was asked for yet, or the connection has ended."""
         tls = self._open.get(connection, False)
         if connection.reusable and not self._closed:
             connection.idle_since = asyncio.get_running_loop().time()
@@ -342,6 +388,7 @@ class Connections:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+        await self._tasks.close()
         for connection in list(self._open):
             connection.abort()
         self._idle.clear()

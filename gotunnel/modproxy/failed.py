@@ -3,6 +3,8 @@
 Rules:
 - Everything that fails on the way to a source is a `Failed`, a ModuleError that knows whether asking again
   (by another way out) may help; its text names the source's host and the way out, never a secret.
+- How long one goes on: while a way out that has worked is down, WAIT seconds without a byte; else FRUITLESS
+  failures in a row that brought nothing, and where it may have been the way out's, no sooner than SETTLE.
 - 404 and 410 are what the source said; every other answer that is no success is 502 for go, silence is 504,
   and what is wrong on this machine is 500.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 import errno
 
 from gotunnel.address import HostPort, one_line, redact
-from gotunnel.errors import Blame, DialError, ModuleError, NoWayOut
+from gotunnel.errors import Blame, DialError, ModuleError, NoWayOut, StreamLost
 
 _STATUS = {
     401: "http.unauthorized",
@@ -25,6 +27,11 @@ _STATUS = {
     511: "http.captive-portal",  # RFC 6585 §6
 }
 AGAIN = frozenset({429, 502, 503, 504})
+ATTEMPTS = 12  # failures in all that may be the source's; one more for each WORTH bytes that came
+FRUITLESS = 4
+WORTH = 64 * 1024
+WAIT = 30.0  # seconds
+SETTLE = 3.0
 LATE = ("http.timeout", "tcp.timeout", "tls.timeout", "dns.timeout", "hop.stalled")
 
 
@@ -99,3 +106,37 @@ def local(error: OSError, where: str) -> Failed:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS):
         finding = "unknown"
     return Failed(finding, f"{where}: {error.strerror or error}", again=False, http_status=500)
+
+
+class Patience:
+    """Does a transfer go on after a failure?  Pure; times are seconds of one monotonic clock."""
+
+    def __init__(self, now: float) -> None:
+        self._progress = now
+        self._fruitless = 0
+        self._failures = 0
+        self._bytes = 0
+
+    def progress(self, now: float, size: int) -> None:
+        """So many bytes came that weren't there before."""
+        self._progress = now
+        self._fruitless = 0
+        self._bytes += size
+
+    def goes_on(self, now: float, error: Failed, *, down: bool, worked: bool) -> bool:
+        """After `error`: is it asked again?
+
+        `down`: the way out by which it came is usable no more; `worked`: answers have come by some way.
+        """
+        cause = error.__cause__
+        hop = cause.blame is Blame.HOP if isinstance(cause, DialError) else down
+        silent = now - self._progress
+        if worked and hop:
+            return silent < WAIT
+        self._failures += 1
+        late = error.finding == "http.timeout" and not error.stalled  # a whole wait for the head
+        self._fruitless += 2 if error.waited or late else 1
+        if self._failures >= ATTEMPTS + self._bytes // WORTH:
+            return False
+        broke = error.stalled or isinstance(cause, StreamLost | OSError)
+        return self._fruitless < FRUITLESS or (broke and worked and silent < SETTLE)

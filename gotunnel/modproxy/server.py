@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 KEEP_ALIVE = 75.0  # seconds that a connection may idle
 HEAD = 20.0  # seconds for the first head
 _STRANGER = b"404 page not found\n"
-_NONSENSE = b"gotunnel: no request of the GOPROXY protocol\n"
-_TEXT = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
+_NONSENSE = b"400 bad request\n"
+_SERVER = {"Server": "-"}  # aiohttp would say what listens here, and its versions, to a stranger
+_TEXT = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"} | _SERVER
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _log = logging.getLogger("gotunnel.modproxy")
 
@@ -218,7 +219,7 @@ class Server:
         return response
 
     async def _send(self, request: BaseRequest, answer: Answer) -> web.StreamResponse:
-        headers = dict(answer.headers)
+        headers = _SERVER | dict(answer.headers)
         etag = headers.get("ETag", "")
         if etag and etag in request.headers.get("If-None-Match", ""):
             return self._reply(304, b"", {"ETag": etag})

@@ -6,7 +6,8 @@ Rules:
   and again as long as that raised it, MOST in all.  Each has a place of its own at the gate, and gives it up
   when somebody waits there.
 - A source that refuses further connections gets no more than it took.
-- A connection that fails gives its piece back; its way out is taken again only where no other is left.
+- A connection that fails gives its piece back; its way out is taken again after FORGIVEN, or where no other
+  is left.  A way out by which nothing comes gets one more connection: when another dies it is there.
 - Whatever is odd about a range (another ETag, total or place) ends it all: nothing of it can be joined.
 """
 
@@ -18,9 +19,10 @@ import itertools
 from collections import Counter
 from dataclasses import dataclass
 
-from gotunnel.modproxy.client import Connections, Exchange, Gate, Url
+from gotunnel.errors import DialError
+from gotunnel.modproxy.client import LINKS, Connections, Exchange, Gate, Url
 from gotunnel.modproxy.exchange import Sink
-from gotunnel.modproxy.failed import AGAIN, Failed
+from gotunnel.modproxy.failed import AGAIN, Failed, Patience
 from gotunnel.modproxy.part import Part, Timing
 from gotunnel.modproxy.spool import Spool
 from gotunnel.modproxy.stripes import LEAST, Board, worth
@@ -31,11 +33,14 @@ from gotunnel.upstream.dialer import APART
 FEW = 4  # connections for each way out at the start
 MOST = 32
 PERIOD = 0.5  # seconds between two looks at the total rate
-LARGE = 16 * 1024 * 1024  # bytes from which on it begins with twice as many
+LARGE = 16 * 1024 * 1024  # bytes from which on it begins with four times as many
 RISE = 1.25  # of the rate, over the best before: a connection still gets faster, or adding some was worth it
+FORGIVEN = 3.0  # seconds after its last failure
 THIN = 128 * 1024  # bytes a second of one connection: loss, or a long line's slow start; more are worth a try
-FIRST = (128 * 1024, 512 * 1024)  # bytes of a connection's first piece; of a large body
-ROUNDS = 4  # times that all connections may fail without a byte between
+FIRST = (128 * 1024, 2 * 1024 * 1024)  # bytes of a connection's first piece; of a large body
+SECONDS = 1.0  # of a connection's rate that a piece is worth
+ROUNDS = 10  # … or of as many round trips, since in one nothing comes
+GROWS = 4  # times the rate so far
 
 
 @dataclass(slots=True)
@@ -72,7 +77,7 @@ class Striped:
         self._timing, self._emit, self._subject = timing, emit, subject
         self._part, self._url = part, url
         self.board = Board(start, part.total)
-        self.failed = set(failed)  # ways out
+        self.failed = dict.fromkeys(failed, self._now() + FORGIVEN)  # ways out, until when
         self.resumed = 0
         self.via = ""  # who brought the last bytes
         self._workers: dict[int, Worker] = {}
@@ -81,10 +86,12 @@ class Striped:
         self._changed = asyncio.Event()
         self._fatal: Failed | None = None
         self._last_failure: Failed | None = None
-        self._rounds = 0
+        self._patience = Patience(self._now())
         self._backoff = Backoff(0.1, 2.0)
         self._rest_until = 0.0  # no connection is added before, since every way out has failed
         self._want = 0
+        self._spread = 0  # over so many connections to jump hosts; for more one waits until loss is seen
+        self._large = False
         self._growing = True
         self._added = False  # connections, at the last look
         self._rate = 0.0  # at the last look
@@ -97,8 +104,10 @@ class Striped:
         leader = Worker(0, exchange.via, exchange, since=loop.time())
         self._workers[0] = leader
         self.board.lead(0)
-        few = FEW if self.board.left < LARGE else 2 * FEW
+        self._large = self.board.left >= LARGE
+        few = 4 * FEW if self._large else FEW
         self._want = min(few * len(self._ways()), 1 + self.board.left // (2 * LEAST), MOST)
+        self._spread = min(self._want, LINKS * len(self._ways()))
         self._tasks.spawn("lead", self._lead(leader))
         looked, before = loop.time(), self.board.left
         try:
@@ -106,9 +115,10 @@ class Striped:
                 if self._fatal is not None:
                     raise self._fatal
                 if not self._workers and self._last_failure is not None:
-                    self._rounds += 1
-                    if self._rounds > ROUNDS:
-                        raise self._last_failure
+                    failure, self._last_failure = self._last_failure, None
+                    down = self._connections.down(self._url, failure.upstream)
+                    if not self._patience.goes_on(loop.time(), failure, down=down, worked=True):
+                        raise failure
                     await asyncio.sleep(self._rest_until - loop.time())
                 self._staff()
                 self._changed.clear()
@@ -123,8 +133,14 @@ class Striped:
 
     # --- how many ----------------------------------------------------------------------------
 
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
     def _ways(self) -> list[str]:
-        """The ways out to use: those that haven't failed, else all."""
+        """The ways out to use: those that haven't failed of late, else all."""
+        for way in [way for way, until in self.failed.items() if until <= self._now()]:
+            del self.failed[way]
         ways = self._connections.ways.ways(self._url.target)
         return [way for way in ways if way not in self.failed] or list(ways) or [""]
 
@@ -139,16 +155,21 @@ class Striped:
         thin = not self._added and rate < THIN * self._want
         if self._growing and (rose is self._added or thin):
             self._want, self._added, self._settling = min(MOST, 2 * self._want), True, True
+            self._spread = self._want
         elif self._added:
             self._growing = self._added = False  # the last ones were not worth it
 
     def _staff(self) -> None:
         """Start workers up to the number wanted, as far as the gate has places."""
-        if self._workers and asyncio.get_running_loop().time() < self._rest_until:
+        if self._workers and self._now() < self._rest_until:
             return
         ways = self._ways()
-        useful = 1 + self.board.left // LEAST
-        while len(self._workers) < min(self._want, useful):
+        most = min(self._want, 1 + self.board.left // LEAST)
+        if self.failed.keys() >= set(ways):
+            most = 1  # it tries for all: many dials would only lengthen the way's rest
+        elif self.board.left > LEAST and set(ways) - {worker.way for worker in self._workers.values()}:
+            most = max(most, len(self._workers) + 1)
+        while len(self._workers) < most:
             borrowed = (
                 self._gate.borrow() if self._workers else None
             )  # the transfer's own place has room for one
@@ -176,11 +197,10 @@ class Striped:
             self._leave(worker)
 
     async def _work(self, worker: Worker, borrowed: bool) -> None:
-        APART.set(-(-self._want // len(self._ways())))  # seen by this task only
+        APART.set(-(-self._spread // len(self._ways())))  # seen by this task only
         try:
             while self.board.left and not (borrowed and self._gate.crowded):
-                first = FIRST[self.board.left >= LARGE]
-                size = worth(worker.rate, self.board.left, self._want) if worker.rate else first
+                size = self._size(worker)
                 piece = self.board.take(worker.number, size, lambda h, left: self._slow(worker, h, left))
                 if piece is None:
                     await asyncio.sleep(0.05)
@@ -197,6 +217,14 @@ class Striped:
             if borrowed:
                 self._gate.give_back()
 
+    def _size(self, worker: Worker) -> int:
+        """Of its next piece: a connection that is young gets faster than it was."""
+        left = self.board.left
+        if not worker.rate:
+            return worth(FIRST[self._large], left, self._want)
+        rate = worker.rate * (GROWS if self._large else 1)
+        return worth(int(rate * max(SECONDS, ROUNDS * worker.latency)), left, self._want)
+
     async def _range(self, worker: Worker, start: int, end: int) -> None:
         """Fetch [start, end).  Raises Failed."""
         clock = asyncio.get_running_loop().time
@@ -212,6 +240,7 @@ class Striped:
             worker.latency = clock() - worker.since
             if not self.board.holds(worker.number):
                 return
+            worker.way = exchange.via  # where any was taken
             status = exchange.head.status
             if status != 206:
                 words = f"{exchange.connection}: answered {status} to a range"
@@ -234,7 +263,9 @@ class Striped:
             worker.got += len(data)
             step = self.board.advance(worker.number, len(data))
             if step.size:
-                self._rounds = 0
+                self._patience.progress(self._now(), step.size)
+                self._backoff.reset()
+                self.failed.pop(worker.way, None)
                 self._spool.write(data if step.size == len(data) else data[: step.size], step.place)
                 self.via = worker.way
             for number in step.losers:
@@ -252,10 +283,14 @@ class Striped:
         other = self._workers.get(holder)
         if other is None:
             return False
-        taken = asyncio.get_running_loop().time() - other.since
+        taken = self._now() - other.since
         mine = asking.latency + left / (asking.rate or LEAST)
         theirs = left * taken / other.got if other.got else max(taken, 1.0)
-        return taken > 0.2 and theirs > 1.5 * mine + 0.05
+        # a connection that is cut off, or two that bring the same, cost some round trips, and a full line's
+        # bytes: no use for a piece that comes no later than all the rest does
+        rest = self.board.left / self._rate if self._rate else 0.0
+        soon = max(1.5 * mine, rest) + 0.05 + 2 * asking.latency
+        return taken > max(0.2, 3 * asking.latency) and theirs > soon
 
     # --- ends --------------------------------------------------------------------------------
 
@@ -268,13 +303,15 @@ class Striped:
         beside = any(w.way == worker.way and w.got for w in self._workers.values() if w is not worker)
         if error.answered or (beside and not worker.got):
             self._growing, self._want = False, max(1, len(self._workers) - 1)
-        if worker.way and not beside:  # one connection's end is no verdict on a way that carries others
-            self.failed.add(worker.way)
+        if worker.way and (
+            not beside or isinstance(error.__cause__, DialError)
+        ):  # one connection's end is no verdict on a way that carries others
+            self.failed[worker.way] = self._now() + FORGIVEN
             if error.stalled:
                 self._connections.ways.stalled(self._url.target, worker.way)
                 self._connections.drop_kept(self._url.target, worker.way)
-        if self.failed.issuperset(self._connections.ways.ways(self._url.target)):
-            self._rest_until = asyncio.get_running_loop().time() + self._backoff.delay()
+        if self.failed.keys() >= set(self._connections.ways.ways(self._url.target)):
+            self._rest_until = self._now() + self._backoff.delay()
         if worker.got:
             to = next((way for way in self._ways() if way != worker.way), worker.way)
             self._emit(Resume(*self._subject, self.board.prefix, worker.way, to, error.finding))

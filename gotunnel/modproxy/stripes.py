@@ -4,8 +4,8 @@ Rules:
 - The front is led by one open answer that runs on until it meets what others have taken; they take from
   behind.
 - A worker holds one piece at a time; what it hasn't got when it fails is free again.
-- When nothing is free, an outstanding piece that is slow is asked for a second time, from where it has come
-  to; the first to reach its end wins, the other is told to stop.
+- When nothing is free, an outstanding piece that is slow is halved if it is large, else asked for a second
+  time, from where it has come to; the first to reach its end wins, the other is told to stop.
 - `left` counts the bytes that nobody has brought yet; at zero the body is whole.
 """
 
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 LEAST = 64 * 1024  # bytes of a piece
 MOST = 4 * 1024 * 1024
-SECONDS = 1.0  # of a connection's rate that a piece is worth
+HALVED = 512 * 1024  # bytes from which on a slow piece is halved
 
 
 @dataclass(eq=False, slots=True)
@@ -45,9 +45,9 @@ class Step(NamedTuple):
     losers: tuple[int, ...] = ()
 
 
-def worth(rate: float, left: int, workers: int) -> int:
-    """The size of a piece for a connection of `rate` bytes a second, so that the tail stays short."""
-    return max(LEAST, min(int(rate * SECONDS), MOST, left // (2 * max(1, workers))))
+def worth(size: int, left: int, workers: int) -> int:
+    """The size of a piece, where a connection could take `size` bytes, so that the tail stays short."""
+    return max(LEAST, min(size, MOST, left // (2 * max(1, workers))))
 
 
 class Board:
@@ -91,7 +91,11 @@ class Board:
         ]
         if not alone:
             return None
-        return self._hand(worker, max(alone, key=lambda piece: piece.left))
+        slowest = max(alone, key=lambda piece: piece.left)
+        if slowest.left >= HALVED:  # its connection is lost for that, which a duplicate's bytes outweigh
+            end, slowest.end = slowest.end, slowest.reached + slowest.left // 2
+            return self._hand(worker, Piece(slowest.end, end, slowest.end))
+        return self._hand(worker, slowest)
 
     def _hand(self, worker: int, piece: Piece) -> Piece:
         piece.holders[worker] = piece.reached

@@ -5,7 +5,7 @@ Rules (RFC 9110 §13.1.5, §14; contract §8):
   a Content-Range that says exactly what was asked; else it starts from zero.  Last-Modified is never taken
   for a validator.
 - A way out that failed for this file comes last for it; one whose body stalled comes last for all.
-- Each failure costs a try: ATTEMPTS in all, FRUITLESS in a row that brought nothing new.
+- It goes on as long as `Patience` says.
 - 404 and 410 are final; so is an answer that is no module file (a login page), by this way out.
 """
 
@@ -18,15 +18,13 @@ from dataclasses import dataclass
 from gotunnel.address import HostPort
 from gotunnel.modproxy.client import Connections, Exchange, Gate, Url
 from gotunnel.modproxy.exchange import Head
-from gotunnel.modproxy.failed import Failed, by, refused
+from gotunnel.modproxy.failed import Failed, Patience, by, refused
 from gotunnel.modproxy.part import Part, Timing
 from gotunnel.modproxy.spool import Spool
 from gotunnel.modproxy.striped import Striped
 from gotunnel.observe.events import Emit, Resume
 from gotunnel.tasks import Backoff
 
-ATTEMPTS = 12
-FRUITLESS = 4
 PAUSE = 5.0  # seconds of a Retry-After that are waited for
 STRIPE = 1024 * 1024  # bytes from which on ranges are worth their requests
 _TEXT = 4096  # bytes of an error's body
@@ -57,8 +55,9 @@ class Transfer:
     async def run(self) -> None:
         """Until the file is whole.  Raises Failed."""
         backoff = Backoff(0.1, 2.0)
-        fruitless = 0
-        for attempt in range(1, ATTEMPTS + 1):
+        loop = asyncio.get_running_loop()
+        patience = Patience(loop.time())
+        while True:
             best = self._best
             try:
                 await self._try()
@@ -66,21 +65,19 @@ class Transfer:
             except Failed as error:
                 self._best = max(self._best, self.offset)
                 if self._best > best:
-                    fruitless = 0
+                    patience.progress(loop.time(), self._best - best)
                     backoff.reset()
-                else:
-                    silent = error.finding == "http.timeout" and not error.stalled  # a whole `first_byte`
-                    fruitless += 2 if error.waited or silent else 1
                 # a source that refuses in the middle of a file may be starting again
                 final = not error.again and not (error.waited and self.offset)
-                if final or attempt == ATTEMPTS or fruitless >= FRUITLESS:
+                down = self.connections.down(self.url, error.upstream)
+                worked = self.connections.worked
+                if final or not patience.goes_on(loop.time(), error, down=down, worked=worked):
                     raise
                 alone = self._note(error)
                 pause = min(error.pause, PAUSE) if alone or error.answered else 0.0
                 if alone and not error.waited:
                     pause = max(pause, backoff.delay())
                 await asyncio.sleep(pause)
-        raise AssertionError("unreachable")
 
     def _note(self, error: Failed) -> bool:
         """Learn from a failure; True if no way out is left that hasn't failed."""
@@ -226,5 +223,5 @@ class Transfer:
         finally:
             self.offset = striped.board.prefix
             self.resumed += striped.resumed
-            self.avoid |= striped.failed
+            self.avoid |= frozenset(striped.failed)
             self.via = striped.via or self.via

@@ -7,7 +7,8 @@ Rules:
   say so, the target is to blame.
 - There is no way out but the listed ones: when none is usable the dial fails, it never goes direct.
 - While a person is asked for a login, no time limit runs.
-- A way out that has worked before is waited for (PATIENCE); one that never did is not.
+- A way out that has worked before is waited for (PATIENCE); one that never did is not.  While none is usable
+  those that have worked are tried again sooner than they rest else.
 """
 
 from __future__ import annotations
@@ -212,12 +213,19 @@ class Pool:
             self.put_last(name)
 
     def _candidates(self) -> list[Upstream]:
-        now = self._clock()
         snapshot = [
-            Candidate(i, u.breaker.state is State.CLOSED, u.breaker.usable(now), u.put_last, u.times.median())
+            Candidate(i, u.breaker.state is State.CLOSED, self._usable(u), u.put_last, u.times.median())
             for i, u in enumerate(self.upstreams)
         ]
         return [self.upstreams[i] for i in order(snapshot, self._strategy, self._turn)]
+
+    def _usable(self, upstream: Upstream) -> bool:
+        """May a dial go this way now?"""
+        now = self._clock()
+        if upstream.breaker.usable(now):
+            return True
+        urgent = upstream.has_worked and not any(u.breaker.usable(now) for u in self.upstreams)
+        return urgent and upstream.breaker.usable(now, urgent=True)
 
     async def _wait_for_one(self, started: float, failures: list[tuple[str, DialError]]) -> bool:
         """Wait until a way out may be tried again; False if that is not worth it."""
@@ -225,7 +233,7 @@ class Pool:
             return False  # the ways work; the target doesn't
         now = self._clock()
         waiting = [
-            u.breaker.rests_until()
+            u.breaker.rests_until(urgent=True)
             for u in self.upstreams
             if u.has_worked and u.breaker.state is not State.CLOSED
         ]
@@ -256,7 +264,7 @@ class Pool:
         try:
             while queue or running:
                 # meanwhile another dial may have found it dead
-                while queue and not queue[0].breaker.usable(self._clock()):
+                while queue and not self._usable(queue[0]):
                     queue.popleft()
                 if not queue and not running:
                     break
@@ -268,7 +276,8 @@ class Pool:
                         _close_late(older)
                         failures.append(self._hangs(upstream))
                     tried.append(queue.popleft())
-                    job = self._try(tried[-1], target)
+                    # at once, not when the task runs: a trial is for one dial
+                    job = self._try(tried[-1], target, self._begin(tried[-1]))
                     running[self._tasks.spawn(f"dial {target}", job)] = tried[-1]
                 done, _ = await asyncio.wait(
                     set(running),
@@ -309,7 +318,7 @@ class Pool:
 
     async def try_one(self, upstream: Upstream, target: HostPort) -> Stream:
         """A probe's dial by one way out.  Its failure is a verdict; its success is none yet: see `settle`."""
-        return await self._try(upstream, target, settle=False)
+        return await self._try(upstream, target, self._begin(upstream), settle=False)
 
     def settle(self, upstream: Upstream, stream: Stream | None = None) -> None:
         """A way out has opened `stream`, or (None) has carried something."""
@@ -321,16 +330,22 @@ class Pool:
             upstream.opened(stream)
         self._carried(upstream)
 
-    async def _try(self, upstream: Upstream, target: HostPort, *, settle: bool = True) -> Stream:
-        started = self._clock()
-        if upstream.breaker.trial(started):
+    def _begin(self, upstream: Upstream) -> float:
+        """A dial goes this way from now on, the time that is returned."""
+        now = self._clock()
+        if upstream.breaker.trial(now):
             self._emit(BreakerChange(upstream.name, State.HALF_OPEN.value))
+        return now
+
+    async def _try(
+        self, upstream: Upstream, target: HostPort, started: float, *, settle: bool = True
+    ) -> Stream:
         try:
             stream = await upstream.dialer.dial(target)
         except DialError as error:
             ms = (self._clock() - started) * 1000
             self._emit(Dial(upstream.name, str(target), ms, False, error.finding, error.detail))
-            self.report(upstream, error)
+            self.report(upstream, error, began=started)
             raise
         except BaseException:
             upstream.breaker.no_verdict()
@@ -364,13 +379,13 @@ class Pool:
 
     # --- verdicts ----------------------------------------------------------------------------
 
-    def report(self, upstream: Upstream, error: DialError) -> None:
-        """A dial, a handshake or an established hop of `upstream` failed."""
+    def report(self, upstream: Upstream, error: DialError, *, began: float | None = None) -> None:
+        """A dial (begun then), a handshake or an established hop of `upstream` failed."""
         upstream.last_error = error
         if not error.charges_hop:
             self._carried(upstream)
             return
-        if upstream.breaker.failure(self._clock(), retry_after=error.retry_after):
+        if upstream.breaker.failure(self._clock(), began=began, retry_after=error.retry_after):
             self._emit(BreakerChange(upstream.name, State.OPEN.value, error.finding, error.detail))
 
     def _carried(self, upstream: Upstream) -> None:

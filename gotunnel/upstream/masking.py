@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 
 # the options that a hop may have after its ?
-SSH_OPTIONS = ("identity", "known_hosts", "host_key_checking", "config", "compression", "connections")
+SSH_OPTIONS = ("identity", "known_hosts", "host_key_checking", "config", "compression", "connections",
+               "identity_credential", "known_hosts_credential")  # fmt: skip
 PASSWORD_OPTIONS = ("password_file", "password_env", "password_credential")
 TLS_OPTIONS = ("ca", "cert", "key", "server_name")
 DIRECT_OPTIONS = ("interface", "source")

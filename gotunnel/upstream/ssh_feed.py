@@ -42,15 +42,21 @@ _IGNORE = 2  # RFC 4253 §11.2
 _CHANNEL_DATA = 94  # RFC 4254 §5.2
 
 
+def insides_known() -> bool:
+    """Is this asyncssh one whose insides may be relied on?"""
+    import asyncssh
+
+    return asyncssh.__version__.startswith(_KNOWN)
+
+
 class Feed(asyncio.BufferedProtocol):
     """Reads for one SSH connection; a protocol of a socket, or a receiver of a stream."""
 
     def __init__(self, connection: asyncio.Protocol) -> None:
-        import asyncssh
         from asyncssh.encryption import GCMEncryption
 
         self._connection: Any = connection
-        self._gcm = GCMEncryption if asyncssh.__version__.startswith(_KNOWN) else None
+        self._gcm = GCMEncryption if insides_known() else None
         self._buffer = bytearray(_ROOM)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0

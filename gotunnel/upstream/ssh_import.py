@@ -5,6 +5,8 @@ Rules:
 - asyncssh looks for liboqs and nettle, which bring a few algorithms that hardly any server insists on, by
   `ctypes.util.find_library`, and that runs ldconfig or a C compiler on Linux (27 ms each).  The loader is
   asked instead, by the names that these libraries have had.
+- A container may run as a number that no passwd knows, without USER and HOME: asyncssh refuses to begin
+  there, though it wants both only for an ssh_config that it would read, which we don't let it.
 """
 
 from __future__ import annotations
@@ -12,8 +14,13 @@ from __future__ import annotations
 import contextlib
 import ctypes.util
 import gc
+import getpass
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 _NAMES = {
     "nettle": ("libnettle.so.8", "libnettle.so.7", "libnettle.so.6", "libnettle.so"),
@@ -26,7 +33,21 @@ def load_asyncssh() -> None:
     if "asyncssh" in sys.modules:
         return
     with _no_garbage_collection(), _quick_search():
-        import asyncssh  # noqa: F401
+        import asyncssh.config
+        import asyncssh.connection
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # OSError since 3.13, which asyncssh doesn't expect
+        nobody: Any = SimpleNamespace(getuser=lambda: str(os.getuid()))
+        vars(asyncssh.connection)["getpass"] = nobody
+    if os.path.expanduser("~") == "~":
+        homeless: Any = _HomelessPath
+        vars(asyncssh.config)["Path"] = homeless
+
+
+class _HomelessPath(type(Path())):  # type: ignore[misc]  # a Path can't be subclassed by name before 3.12
+    def expanduser(self) -> Path:
+        return self
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 Rules:
 - A channel's failure is the target's or a policy's (RFC 4254 §5.1); the connection's failure is the hop's.
 - A channel that opens after its dialer gave up is closed, not leaked.
+- The answer to an open waits behind all that the server has for our other streams: while much still comes, it
+  is waited for BEHIND_BULK times as long.
 - While an answer is due on some channel the connection is watched (`ssh_watch`); a dead one is aborted, so
   that its streams are lost at once instead of in a quarter of an hour.
 """
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from gotunnel.upstream.ssh_feed import Feed
 
 CHANNEL_TIMEOUT = 10.0  # seconds until the far end has reached the target or said no
+BEHIND_BULK = 3
+BULK = 256 * 1024  # bytes in that time that are much
 ALIVE_TIMEOUT = 3.0
 WINDOW = 16 * 1024 * 1024  # bytes in flight per channel; OpenSSH's 2 MiB caps a stream at 10 MB/s at 200 ms
 MAX_PACKET = 128 * 1024
@@ -107,8 +111,7 @@ class SshLink:
             self._apart.add(opening)
             opening.add_done_callback(self._apart.discard)
         try:
-            async with asyncio.timeout(self._channel_timeout):
-                return await asyncio.shield(opening)
+            return await self._opened(opening)
         except TimeoutError:
             _close_when_open(opening)
             if await self._alive():
@@ -127,6 +130,18 @@ class SshLink:
             raise channel_error(error.code, error.reason, self._label, target) from error
         except Exception as error:  # asyncssh's channel in a connection that broke just then
             raise self._error("hop.closed", one_line(str(error), 200) or "the connection was lost") from error
+
+    async def _opened(self, opening: asyncio.Task[Stream]) -> Stream:
+        """Raises TimeoutError."""
+        for turn in range(1, BEHIND_BULK + 1):
+            before = self._feed.received
+            try:
+                async with asyncio.timeout(self._channel_timeout):
+                    return await asyncio.shield(opening)
+            except TimeoutError:
+                if turn == BEHIND_BULK or self._feed.received - before < BULK:
+                    raise
+        raise AssertionError("unreachable")
 
     # --- life ------------------------------------------------------------------------------------
 

@@ -21,17 +21,18 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from gotunnel.address import HostPort
 from gotunnel.errors import Blame, DialError, StreamLost
-from gotunnel.tasks import time_limit
+from gotunnel.tasks import in_thread, time_limit
 from gotunnel.upstream.connect import dial_hop
 from gotunnel.upstream.dialer import Dialer, Stream
 from gotunnel.upstream.host_keys import HostKeyCheck
 from gotunnel.upstream.ssh_algorithms import usable
 from gotunnel.upstream.ssh_errors import handshake_error
-from gotunnel.upstream.ssh_feed import Feed
+from gotunnel.upstream.ssh_feed import Feed, insides_known
 from gotunnel.upstream.ssh_import import load_asyncssh
 from gotunnel.upstream.ssh_keys import Keys, gather
 from gotunnel.upstream.ssh_plan import METHODS, SshPlan
 from gotunnel.upstream.ssh_prompts import TRIES, Prompts
+from gotunnel.upstream.ssh_quick import quicken_login
 
 if TYPE_CHECKING:
     import asyncssh
@@ -78,7 +79,7 @@ async def log_in(
     timeout: float = HANDSHAKE_TIMEOUT,
 ) -> LoggedIn:
     """Raises DialError.  `lost` is called with the connection when it ends, however it does."""
-    load_asyncssh()
+    await in_thread("import asyncssh", load_asyncssh)  # CMD and its first questions needn't wait for it
     import asyncssh
 
     address = HostPort(plan.hostname, plan.port)
@@ -165,7 +166,7 @@ async def _shake_hands(
     found = check.lookup()
     keys = login.keys
     client = _client_class()(check, login, lost)
-    reached = _Reached(stream)
+    reached = _Reached(stream, quick=[*plan.methods, *METHODS][0] == "publickey")
     connection = await asyncssh.connect(
         plan.hostname,
         plan.port,
@@ -266,8 +267,8 @@ def _fail_fast(stream: Stream) -> None:
 class _Reached:
     """What asyncssh calls to reach a server through something else: here it is reached already."""
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    def __init__(self, stream: Stream, *, quick: bool) -> None:
+        self._stream, self._quick = stream, quick
         self.feed: Feed | None = None
 
     async def create_connection(
@@ -277,6 +278,8 @@ class _Reached:
             raise StreamLost("closed the connection before the SSH handshake")
         protocol = factory()
         self.feed = Feed(protocol)
+        if self._quick and insides_known():
+            quicken_login(protocol)
         self._stream.become(cast(asyncio.Protocol, self.feed))
         _fail_fast(self._stream)
         return self._stream, protocol

@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, field
 
 from gotunnel.errors import ConfigError
-from gotunnel.upstream.spec import SshHop
+from gotunnel.upstream.spec import SshHop, credential_path
 from gotunnel.upstream.ssh_config import SshSettings, resolve
 
 METHODS = ("publickey", "keyboard-interactive", "password")  # ssh's order, of what we can do
@@ -62,11 +62,13 @@ def plan(hop: SshHop) -> SshPlan:
             f"ssh_config for {hop.host}: RevokedHostKeys is not supported; "
             "mark such keys @revoked in known_hosts"
         )
-    for path in hop.identity:
+    identity = tuple(credential_path(path, "identity_credential") for path in hop.identity)
+    for path in identity:
         _readable(path, "identity (-i)")
     if hop.known_hosts:
-        _readable(hop.known_hosts, "known_hosts (--known-hosts)")
-        known: tuple[str, ...] = (hop.known_hosts,)
+        known_hosts = credential_path(hop.known_hosts, "known_hosts_credential")
+        _readable(known_hosts, "known_hosts (--known-hosts)")
+        known: tuple[str, ...] = (known_hosts,)
     else:
         known = (*settings.user_known_hosts_files, *settings.global_known_hosts_files)
     return SshPlan(
@@ -75,7 +77,7 @@ def plan(hop: SshHop) -> SshPlan:
         port=settings.port,
         user=settings.user,
         named=settings.named,
-        identities=hop.identity or settings.identity_files,
+        identities=identity or settings.identity_files,
         explicit_identities=bool(hop.identity) or settings.explicit_identities,
         identities_only=settings.identities_only,
         identity_agent=settings.identity_agent,
