@@ -93,11 +93,9 @@ async def test_everything_of_go_sum_is_fetched_in_order_and_counted(tmp_path: Pa
     assert (progress.wanted, progress.done, progress.failed, progress.problem) == (90, 90, 0, "")
     size = sum(path.stat().st_size for path in bench.source.store.rglob("*.*") if path.is_file())
     assert progress.bytes == size
-    small = ["mod"] * 30 + ["info"] * 30
-    mixed = [kind for at in range(0, 60, 3) for kind in (*small[at : at + 3], "zip")]
-    assert bench.kinds() == mixed + ["zip"] * 10
+    assert bench.kinds() == ["mod"] * 30 + ["info"] * 30 + ["zip"] * 30
     assert bench.source.most == 5
-    assert bench.source.priorities == {"mod": 1, "info": 1, "zip": 1}
+    assert bench.source.priorities == {"mod": 1, "info": 2, "zip": 3}
     assert [p.done for p in bench.seen] == sorted(p.done for p in bench.seen)
 
 

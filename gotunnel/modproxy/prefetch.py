@@ -3,9 +3,7 @@
 Rules:
 - Nothing is fetched that the command surely won't ask for; what isn't go itself (make, a shell) first has to
   run a go that asks for a file of the project (`asked`).
-- Demand goes first: everything here has a priority above 0, the same for all.
-- Small files cost round trips and zips bytes, so some of both are under way at any time (`mixed`): a zip
-  opens the window of the connections while the small ones come.
+- Demand goes first: everything here has a priority above 0.
 - A file that can't be had is no fault here: go asks for it itself, and is told.  Where the network fails time
   and again the prefetch pauses, and at last gives up; where the store can't keep a file it stops.
 - Reading and planning happen in a thread, once; what is to be fetched is decided purely (`plan.py`).
@@ -16,11 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import itertools
 import os
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,9 +33,8 @@ from gotunnel.modproxy.plan import Files, Step, Walk, plan, toolchain
 from gotunnel.storage.store import Stored, StoreError
 from gotunnel.tasks import Backoff, in_thread
 
-WIDTH = 128  # more than are fetched at once: some are being stored
-PRIORITY = 1
-_SMALL_PER_ZIP = 3
+WIDTH = 64
+PRIORITY = {"mod": 1, "info": 2, "zip": 3}
 _MOD_LIMIT = 16 << 20  # bytes, as go has it
 _FAILURES = 8  # of the network one after another, then a pause
 _PAUSES = 5  # one after another, then no more
@@ -134,16 +130,6 @@ def in_modcache(modcache: str, item: Item, *, unpacked: bool) -> bool:
     module, _, version = item.name.removesuffix(".zip").rpartition("/@v/")
     content = Path(modcache, f"{module}@{version}")
     return file.is_file() or (content.is_dir() and not file.with_suffix(".partial").exists())
-
-
-def mixed(items: Sequence[Item]) -> Iterator[Item]:
-    """The same, a zip after each few of the others as long as there are both."""
-    small = (item for item in items if item.kind != "zip")
-    for item in items:
-        if item.kind == "zip":
-            yield from itertools.islice(small, _SMALL_PER_ZIP)
-            yield item
-    yield from small
 
 
 @dataclass(frozen=True)
@@ -317,7 +303,7 @@ class Prefetcher(Generic[P]):
             await self._ensure(item)
             return ()
 
-        await self._side_by_side(deque(mixed(items)), one)
+        await self._side_by_side(deque(items), one)
 
     async def _side_by_side(self, waiting: deque[T], one: Callable[[T], Awaitable[Iterable[T]]]) -> None:
         """`one` for each, `width` at a time, in order; what it gives back is done after the others."""
@@ -353,7 +339,7 @@ class Prefetcher(Generic[P]):
             if self._stopped:
                 break
             try:
-                stored = await self._proxy.ensure(wanted, self._project, priority=PRIORITY)
+                stored = await self._proxy.ensure(wanted, self._project, priority=PRIORITY[item.kind])
             except ModuleError as error:
                 if error.http_status not in _NETWORK:
                     break

@@ -11,12 +11,10 @@ Rules:
 - Offline nobody is asked.  What a module that is in the store lacks is 503, so that go stops and prints what
   is missing; a path of which nothing is there is 404 where go only looks for a module (`list`, `.info`).
 - A store that can't be written costs the copy, not the answer: go gets the file from the spool.
-- go waits for no disk: a `.mod` or `.info` is answered from memory while it is being stored (`_keeping`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -37,14 +35,12 @@ from gotunnel.modproxy.version import key
 from gotunnel.modproxy.walk import MISSING, Fetches, Unsure, Walk, discard
 from gotunnel.observe.events import Emit, Fetch
 from gotunnel.storage.store import Store, Stored, StoreError, read_all
-from gotunnel.tasks import Tasks
 
 __all__ = ["Answer", "Got", "ModProxy", "Project"]
 
 SMALL = 64 << 10  # bytes; sent with the head in one write
 ABSENT = 20.0  # seconds
 UNREACHABLE = 5.0
-PUT_TIME = 5.0  # seconds that an end waits for what is being stored
 _KINDS = {"info": "application/json", "query": "application/json", "latest": "application/json",
           "zip": "application/zip"}  # fmt: skip
 _TEXT = "text/plain; charset=utf-8"
@@ -74,8 +70,6 @@ class ModProxy:
         self._clock, self._wall = clock, wall
         self._shelf = Shelf(store, tell)
         self._flights: Flights[Got] = Flights("modproxy")
-        self._keeping: dict[str, tuple[Got, asyncio.Task[Stored | None]]] = {}
-        self._puts = Tasks("modproxy-put")
         walk = Walk(sources, fetcher, Mirrors(clock, hedge), clock)
         self._receiver = Receiver(walk, store.spool, Gate(connections))
         self._absent: Brief[ModuleError] = Brief(ABSENT, clock)
@@ -85,9 +79,6 @@ class ModProxy:
         """End what is under way and close the connections; the store is its owner's."""
         await self._flights.close()
         await self._fetcher.close()
-        if self._keeping:
-            await asyncio.wait([task for _, task in self._keeping.values()], timeout=PUT_TIME)
-        await self._puts.close()
 
     # --- what is asked --------------------------------------------------------------------------
 
@@ -119,8 +110,6 @@ class ModProxy:
         except ModuleError as error:
             self._failed(target, started, error)
             raise
-        if target.name in self._keeping:
-            return await asyncio.shield(self._keeping[target.name][1]) or got.stored
         return got.stored
 
     async def _get(self, target: Target, project: Project, priority: int) -> tuple[Got, bool]:
@@ -176,9 +165,6 @@ class ModProxy:
 
     async def _immutable(self, target: Target, project: Project, priority: int) -> tuple[Got, bool]:
         while True:
-            if target.name in self._keeping:
-                got, _ = self._keeping[target.name]
-                return await self._shared(target, project, got), True
             stored = await self._shelf.get(target.name)
             replace = False
             if stored is not None:
@@ -202,17 +188,13 @@ class ModProxy:
                 if not mine and error.finding.startswith("sum."):
                     continue  # another project's go.sum was against it: ours may not be
                 raise
-            return await self._shared(target, project, got), not mine
-
-    async def _shared(self, target: Target, project: Project, got: Got) -> Got:
-        """What was verified for another project, perhaps.  Raises ModuleError."""
-        if got.project != project.id and target.kind in ("mod", "zip"):
-            kind, labels = target.kind, got.stored.labels
-            await project.verifier.check(
-                target.module, target.version, "mod" if kind == "mod" else "zip",
-                labels.get("h1", ""), labels.get("by", ""),
-            )  # fmt: skip
-        return got
+            if got.project != project.id and target.kind in ("mod", "zip"):
+                kind, labels = target.kind, got.stored.labels
+                await project.verifier.check(
+                    target.module, target.version, "mod" if kind == "mod" else "zip",
+                    labels.get("h1", ""), labels.get("by", ""),
+                )  # fmt: skip
+            return got, not mine
 
     async def _obtain(self, target: Target, project: Project, flight: Flight[Got], *, replace: bool) -> Got:
         arrived = await self._receiver.get(target, project.verifier, lambda: flight.priority)
@@ -221,8 +203,6 @@ class ModProxy:
         labels = self._labels(arrived)
         content = fetched.data if fetched.data is not None else fetched.path
         assert content is not None
-        if target.immutable and fetched.data is not None and not replace and target.kind != "zip":
-            return self._keep(target, project, arrived, fetched.data, labels)
         try:
             stored = await self._shelf.put(
                 target.name, content, labels, mutable=not target.immutable, replace=replace
@@ -243,19 +223,6 @@ class ModProxy:
         return Got(
             known, project.id, fetched.data, loose, source=arrived.source.label, upstream=fetched.upstream
         )
-
-    def _keep(
-        self, target: Target, project: Project, arrived: Arrived, data: bytes, labels: dict[str, str]
-    ) -> Got:
-        """At hand from memory until it is in the store."""
-        stored = Stored(target.name, len(data), self._wall(), labels)
-        fetched = arrived.fetched
-        got = Got(stored, project.id, data, source=arrived.source.label, upstream=fetched.upstream)
-        put = self._shelf.put(target.name, data, labels, mutable=False, replace=False)
-        task = self._puts.spawn(target.name, put)
-        self._keeping[target.name] = got, task
-        task.add_done_callback(lambda _: self._keeping.pop(target.name, None))
-        return got
 
     def _labels(self, arrived: Arrived) -> dict[str, str]:
         host = urlsplit(arrived.source.url).hostname or "file"

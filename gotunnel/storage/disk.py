@@ -4,8 +4,6 @@ Rules:
 - Many processes use one directory.  A name appears, or goes, under the lock `.gotunnel/lock`, for some
   microseconds; what takes long (copies, fsync) is done before, in the spool.  A reader never locks.
 - An immutable file is synced before it is linked into place: after a power cut it is whole or not there.
-  One that fits a page is not, since syncing hundreds costs seconds: it is whole or empty then, and nothing
-  immutable is empty: an empty one counts as not there, and the next put replaces it.
 - Labels are there before the file is.  They name its size and time, so that those of another file, or of
   one that was altered by hand, count for nothing.
 - The access time is the time of last use; it is set on purpose, at most once an hour, since most machines
@@ -46,7 +44,6 @@ from gotunnel.tasks import in_thread
 _TOUCH_EVERY = 3600 * 10**9  # nanoseconds
 _LEFTOVER_AGE = 24 * 3600.0
 _BATCH = 256
-_PAGE = 4096  # bytes; the smallest page there is: file systems write it at once
 _AHEAD = 8 * PIECE  # read by one thread: starting one costs as much as reading a piece
 _NOT_THERE = (FileNotFoundError, NotADirectoryError)
 
@@ -73,8 +70,6 @@ class DiskStore:
         with self._faults():
             found = _stat(path)
             if found is None:
-                return None
-            if not found.st_size and not self._note(name, found).mutable:
                 return None
             now = int(self._clock() * 1e9)
             if now - found.st_atime_ns > _TOUCH_EVERY:
@@ -164,15 +159,15 @@ class DiskStore:
 
     def _put(self, name: str, path: Path, source: Path | bytes, note: Note) -> None:
         given = source if isinstance(source, Path) else None
-        if note.mutable or not _is_whole(path):
+        if note.mutable or _stat(path) is None:
             made = self._prepare(source, synced=not note.mutable)
             try:
                 with self._written(Note(note.labels, note.mutable, _identity(made.stat()))) as beside:
                     self._make_directories(path.parent)  # may take long; what a prune removes is made again
                     with self._lock():
-                        if note.mutable or not _is_whole(path):
+                        if note.mutable or _stat(path) is None:
                             self._place_note(name, beside)
-                            self._appear(path, made, replace=note.mutable or _stat(path) is not None)
+                            self._appear(path, made, mutable=note.mutable)
             finally:
                 if made != given:
                     made.unlink(missing_ok=True)
@@ -184,33 +179,27 @@ class DiskStore:
         spool = self._ready_spool()
         temporary = spool / f"{os.getpid()}-{secrets.token_hex(8)}"
         try:
-            made, flags = temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            if isinstance(source, Path):
-                if source.stat().st_dev == spool.stat().st_dev:
-                    made = source
-                else:
-                    shutil.copyfile(source, temporary)
-                flags = os.O_RDONLY
-            mode, now = self._file_mode(), int(self._clock() * 1e9)
-            with open(
-                os.open(made, flags | os.O_CLOEXEC, 0o600), "rb" if flags == os.O_RDONLY else "wb"
-            ) as file:
-                if isinstance(source, bytes):
-                    file.write(source)
-                    file.flush()
-                os.fchmod(file.fileno(), mode)
-                os.utime(made, ns=(now, now))
-                if synced and os.fstat(file.fileno()).st_size > _PAGE:
+            made = source if isinstance(source, Path) else temporary
+            if isinstance(source, bytes):
+                temporary.write_bytes(source)
+            elif source.stat().st_dev != spool.stat().st_dev:
+                made = temporary
+                shutil.copyfile(source, temporary)
+            now = int(self._clock() * 1e9)
+            os.utime(made, ns=(now, now))
+            with made.open("rb") as file:
+                os.fchmod(file.fileno(), self._file_mode())
+                if synced:
                     os.fsync(file.fileno())
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         return made
 
-    def _appear(self, path: Path, made: Path, *, replace: bool) -> None:
+    def _appear(self, path: Path, made: Path, *, mutable: bool) -> None:
         """Under the lock, when the labels are there."""
         self._make_directories(path.parent)
-        if replace:
+        if mutable:
             made.replace(path)
             return
         try:
@@ -247,9 +236,8 @@ class DiskStore:
             return
         temporary = self._spool / f"{os.getpid()}-{secrets.token_hex(8)}"
         try:
-            with temporary.open("xb") as file:
-                file.write(note.encode())
-                os.fchmod(file.fileno(), self._file_mode())
+            temporary.write_bytes(note.encode())
+            temporary.chmod(self._file_mode())
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
@@ -399,12 +387,6 @@ def _stat(path: Path) -> os.stat_result | None:
     except _NOT_THERE:
         return None
     return found if stat.S_ISREG(found.st_mode) else None
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether an immutable file is there, and not what a power cut has left of it."""
-    found = _stat(path)
-    return found is not None and found.st_size > 0
 
 
 def _used(found: os.stat_result) -> int:
