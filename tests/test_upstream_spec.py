@@ -22,6 +22,7 @@ from gotunnel.upstream.spec import (
     masked,
     parse_chain,
 )
+from gotunnel.upstream.ssh_plan import plan
 
 HOME = os.path.expanduser("~")
 
@@ -225,3 +226,25 @@ def test_no_password_comes_out_however_it_is_written(password: str) -> None:
         shown = str(error).partition("': ")[0]  # the chain as it is shown; the words after it are fixed
     assert password not in shown
     assert password not in masked(text)
+
+
+def test_a_key_and_known_hosts_may_be_credentials_of_systemd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (hop,) = parse_chain("ssh://jump?identity_credential=key&known_hosts_credential=known").hops
+    assert isinstance(hop, SshHop)
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    with pytest.raises(ConfigError, match="identity_credential=key: no CREDENTIALS_DIRECTORY here"):
+        plan(hop)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    with pytest.raises(ConfigError, match="No such file"):
+        plan(hop)
+    for name in ("key", "known"):
+        (tmp_path / name).write_text("")
+    found = plan(hop)
+    assert found.identities == (str(tmp_path / "key"),)
+    assert found.explicit_identities
+    assert found.known_hosts_files == (str(tmp_path / "known"),)
+    for wrong in ("identity_credential=../etc/shadow", "known_hosts=/a&known_hosts_credential=b"):
+        with pytest.raises(ConfigError, match="credential"):
+            parse_chain(f"ssh://jump?{wrong}")
