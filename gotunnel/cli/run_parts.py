@@ -73,6 +73,10 @@ async def own_parts(
     from gotunnel.cli.console import tell
     from gotunnel.cli.options import ssh_defaults
 
+    if any(upstream.via.startswith("srv://") for upstream in (*ways.pool, *ways.others)):
+        from gotunnel.assemble.discovery import Discoveries
+
+        ways = await Discoveries().expand(ways)
     engine = build_engine(
         config,
         ways,
