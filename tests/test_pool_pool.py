@@ -379,3 +379,16 @@ async def test_wait_usable_wants_a_dial_that_shows_it(answer: Callable[[], DialE
 async def test_a_pool_wants_a_way_out() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Pool([], emit=lambda event: None)
+
+
+async def test_many_dials_when_a_rest_is_over_are_one_trial_and_one_failure() -> None:
+    dead, sound = Scripted("dead", refused()), Scripted("sound")
+    scene = Scene(dead, sound, worked=["dead", "sound"])
+    await scene.pool.dial(TARGET)
+    rests = scene.ways[0].breaker.rests_until() - scene.clock()
+    scene.ahead += rests + 0.01
+    scene.ways[1].breaker.failure(scene.clock())  # so that all of them want the dead one
+    await asyncio.gather(*(scene.pool.dial(TARGET) for _ in range(20)))
+    told = [e.state for e in scene.events if isinstance(e, BreakerChange) and e.upstream == "dead"]
+    assert told.count("half-open") == dead.dials - 1 <= 3
+    assert scene.ways[0].breaker.rests_until() - scene.clock() < 4.0

@@ -2,7 +2,8 @@
 
 Rules:
 - Nothing heavy is imported before a command is known: `gotunnel --help` must feel instant.
-- A GotunnelError is one line and its status; an interrupt is 130; anything else is a bug and shows its trace.
+- A GotunnelError is one line and its status; an interrupt is 130; anything else is a bug and shows its trace, secrets
+  masked (`guarded`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from gotunnel import __version__
+from gotunnel.cli.guarded import keep_memory_private, mask_crashes
 from gotunnel.errors import GotunnelError, UsageError
 
 _EPILOG = """examples:
@@ -44,8 +46,12 @@ COMMANDS = {
     "explain": ("gotunnel.cli.explain", "reads a log of go, git or CI: what failed, why, and what mends it"),
     "cache": ("gotunnel.cli.cache", "looks after the module store; carries a project to an offline machine"),
     "config": ("gotunnel.cli.config", "shows and checks the configuration"),
+    "replace": ("gotunnel.cli.replace", "a local directory stands in for a module, and go.mod stays clean"),
+    "init": ("gotunnel.cli.init", "asks a few questions, tests each answer, writes a configuration file"),
+    "completion": ("gotunnel.cli.completion", "prints a completion script for bash, zsh or fish"),
     "demo": ("gotunnel.cli.demo", "shows a failover on this machine: no configuration, no network, no root"),
 }
+HOLD_SECRETS = ("run", "serve", "connect")  # for as long as they live
 
 
 def build_parser(*commands: str) -> Parser:
@@ -107,6 +113,7 @@ def _command_at(args: Sequence[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status."""
     _open_standard_descriptors()
+    mask_crashes()
     try:
         status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         if sys.stdout is not None:
@@ -154,6 +161,8 @@ def _dispatch(args: list[str]) -> int:
     if options.command == "run":
         options.argv = command
     _set_up_log(options)
+    if options.command in HOLD_SECRETS:
+        keep_memory_private()
     call: Callable[[argparse.Namespace], int] = options.main
     return call(options)
 

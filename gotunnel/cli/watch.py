@@ -143,6 +143,8 @@ def _ways_table(ways: Sequence[Snapshot], width: int, plain: bool) -> Renderable
         error = way.get("last_error")
         if way["state"] != "up" and error:
             state.append(f"\n{_clean(error['finding'])}", style="red")
+        if way.get("names") == "here" and not str(way.get("chain", "")).startswith("direct:"):
+            state.append("\nnames resolved here", style="yellow")  # not at the far end, where nobody lies
         cells: list[RenderableType] = [
             name,
             state,

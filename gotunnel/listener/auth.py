@@ -3,6 +3,7 @@
 Rules:
 - Compared in constant time; with a secret of the run's own any user name will do.
 - Without the secret nothing is dialled, and nothing is said of what could be.
+- What opens the endpoint is masked in logs and crash texts as long as it does.
 - A shared endpoint has one more secret for each run that uses it; whose it was is known from then on (`RUN`).
 """
 
@@ -12,6 +13,9 @@ import base64
 import binascii
 import hmac
 import secrets
+from collections.abc import Callable
+
+from gotunnel.observe.logs import register_secret
 
 USER = "gotunnel"
 
@@ -30,6 +34,7 @@ class Keys:
     def __init__(self, secret: str = "", user: str = "") -> None:
         self._secret, self._user = secret, user
         self._runs: dict[str, str] = {}  # by run
+        self._forget: dict[str, Callable[[], None]] = {"": register_secret(secret)}
 
     @property
     def wanted(self) -> bool:
@@ -38,11 +43,14 @@ class Keys:
 
     def add(self, run: str, secret: str) -> None:
         """Let a run in."""
+        self.remove(run)
         self._runs[run] = secret
+        self._forget[run] = register_secret(secret)
 
     def remove(self, run: str) -> None:
         """The run is over."""
-        self._runs.pop(run, None)
+        if self._runs.pop(run, None) is not None:
+            self._forget.pop(run)()
 
     def whose(self, header: str) -> str | None:
         """Whose Proxy-Authorization value this is: a run's, "" for the endpoint's own; None: nobody's."""

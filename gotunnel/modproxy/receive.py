@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -44,6 +45,7 @@ LIMITS = {
     "zip": 500 << 20,
 }
 MEMORY = 64 << 20
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # no version has one, a terminal obeys them
 _SMALL = 256 << 10  # hashed in place: a thread costs more
 FOUL = frozenset({"sum.mismatch", "module.bad-zip", "http.captive-portal"})
 _NO_ROOM = frozenset({"disk.full", "cache.permission"})
@@ -221,5 +223,5 @@ def check_list(data: bytes) -> None:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("the list of versions is no text") from None
-    if "\0" in text:
+    if _CONTROL.search(text):
         raise ValueError("the list of versions is no text")

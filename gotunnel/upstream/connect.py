@@ -4,6 +4,7 @@ Rules:
 - The proxy is reached by the dialer before it, so that it may stand anywhere in a chain.
 - Blame: the proxy that can't be reached, answers no HTTP or knows us not is at fault itself; 403 is its
   policy for this target; 502 and 504 are its word about the target.
+- What a refusal says is the proxy's own text: a password of ours in it is masked before anybody sees it.
 - After the 200 the stream belongs to the caller, together with what came in the same packet.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Callable
 
 from gotunnel.address import HostPort, one_line
 from gotunnel.errors import Blame, ConfigError, DialError, StreamLost
+from gotunnel.observe.logs import mask
 from gotunnel.upstream.dialer import Dialer, Stream
 from gotunnel.upstream.proxy_auth import ProxyAuth
 from gotunnel.upstream.tls import explain, start_tls
@@ -228,7 +230,7 @@ def refusal(reply: Reply, target: HostPort, label: str) -> DialError:
     if 300 <= reply.status < 400 or reply.status < 200:
         default = ("proxy.not-a-proxy", Blame.HOP, True)
     finding, blame, another = REFUSALS.get(reply.status, default)
-    words = f"{label}: CONNECT {target}: {reply.status} {one_line(reply.reason, 120)}".rstrip()
+    words = f"{label}: CONNECT {target}: {reply.status} {one_line(mask(reply.reason), 120)}".rstrip()
     if reply.status == 407:
         scheme = one_line(reply.header("proxy-authenticate").split(" ")[0].split(",")[0], 30)
         words += f" (wants {scheme or 'credentials'})"

@@ -64,8 +64,19 @@ class Secret:
         return bool(self.value or self.file or self.env or self.credential)
 
     def read(self, environ: Mapping[str, str] | None = None) -> str:
-        """The password.  Raises ConfigError where its file or variable can't be read."""
-        environ = os.environ if environ is None else environ
+        """The password, masked from now on in all that we say.
+
+        Raises ConfigError where its file or variable can't be read.
+        """
+        password = self._read(os.environ if environ is None else environ)
+        if password and password not in _masked:
+            from gotunnel.observe.logs import register_secret
+
+            _masked.add(password)
+            register_secret(password)
+        return password
+
+    def _read(self, environ: Mapping[str, str]) -> str:
         if self.env:
             if self.env not in environ:
                 raise ConfigError(f"password_env: the variable {self.env} is not set")
@@ -79,6 +90,9 @@ class Secret:
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(f"password_file {path}: {getattr(error, 'strerror', error)}") from error
         return self.value
+
+
+_masked: set[str] = set()  # passwords that were read
 
 
 @dataclass(frozen=True, slots=True)

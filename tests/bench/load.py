@@ -1,7 +1,9 @@
-"""The far end of every tunnel: `python -m tests.bench.load ADDRESS PORT GREETING_PORT`, says `ready`.
+"""The far end of every tunnel: `python -m tests.bench.load ADDRESS PORT GREETING_PORT HOLD_PORT`, says
+`ready`.
 
 Rules:
-- GREETING_PORT speaks first: one line, then it closes its side.
+- GREETING_PORT speaks first: one line, then it closes its side.  HOLD_PORT never says anything.  Both take
+  thousands of connections.
 - PORT is HTTP: `GET /N` gives N bytes of one random block over and over; `PUT` counts what it got and
   answers with the number.
 - It copies as little as it can, so that the tunnel is what limits.
@@ -9,7 +11,9 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import socket
 import sys
 import threading
@@ -19,12 +23,32 @@ GREETING = b"hello\n"
 _BLOCK = os.urandom(1 << 20)
 
 
-def greet(peer: socket.socket) -> None:
-    """Speak, then wait for the end."""
-    peer.sendall(GREETING)
-    peer.shutdown(socket.SHUT_WR)
-    while peer.recv(4096):
-        pass
+def crowd(listener: socket.socket, words: bytes) -> None:
+    """Say `words` to everybody, if there are any, and wait for their end."""
+    poll = select.epoll()
+    poll.register(listener, select.EPOLLIN)
+    listener.setblocking(False)
+    peers: dict[int, socket.socket] = {}
+    while True:
+        for number, _ in poll.poll():
+            with contextlib.suppress(OSError):
+                if number == listener.fileno():
+                    while True:
+                        peer, _ = listener.accept()
+                        poll.register(peer, select.EPOLLIN)
+                        peers[peer.fileno()] = peer
+                        if words:
+                            peer.send(words)
+                            peer.shutdown(socket.SHUT_WR)
+                    continue
+            try:
+                over = not peers[number].recv(4096) if number in peers else False
+            except BlockingIOError:
+                over = False
+            except OSError:
+                over = True
+            if over:
+                peers.pop(number).close()
 
 
 def stream(peer: socket.socket) -> None:
@@ -70,9 +94,10 @@ def _serve(listener: socket.socket, handle: Callable[[socket.socket], None]) -> 
 
 def main() -> None:
     """Serve until killed."""
-    address, port, greeting_port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    greeter = socket.create_server((address, greeting_port), backlog=256)
-    threading.Thread(target=_serve, args=(greeter, greet), daemon=True).start()
+    address, port, greeting_port, hold_port = sys.argv[1], *map(int, sys.argv[2:5])
+    for number, words in ((greeting_port, GREETING), (hold_port, b"")):
+        listener = socket.create_server((address, number), backlog=4096)
+        threading.Thread(target=crowd, args=(listener, words), daemon=True).start()
     streamer = socket.create_server((address, port), backlog=256)
     print("ready", flush=True)
     _serve(streamer, stream)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import subprocess
 import sys
@@ -16,12 +17,16 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
+from tests.bench.contestants import Serve
 from tests.bench.load import GREETING
+from tests.bench.rivals import Rivals, default_directory
 from tests.lab import keys, proc
 from tests.lab.proc import ROOT, LabError
 from tests.lab.sshd import Sshd
+
+S = TypeVar("S", bound=proc.Service)
 
 
 class Load(proc.Service):
@@ -31,19 +36,21 @@ class Load(proc.Service):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.greeting_port = proc.free_port()
+        self.greeting_port, self.hold_port = proc.free_port(), proc.free_port()
 
     def _argv(self) -> list[str]:
-        where = [self.listen, str(self.port), str(self.greeting_port)]
+        where = [self.listen, str(self.port), str(self.greeting_port), str(self.hold_port)]
         return [sys.executable, "-m", "tests.bench.load", *where]
 
 
 class World:
     """A context manager.  With `in_place` the working tree is measured by the running interpreter."""
 
-    def __init__(self, *, in_place: bool = False) -> None:
+    def __init__(self, *, in_place: bool = False, rivals: Rivals | None = None) -> None:
         self._in_place = in_place
+        self.rivals = rivals or Rivals(default_directory())
         self._stack = contextlib.ExitStack()
+        self._numbers = itertools.count()
         self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gt-bench-")))
 
     def __enter__(self) -> Self:
@@ -134,6 +141,25 @@ class World:
                    f"{first.user}@{first.address}"]  # fmt: skip
         proxy = ["-o", f"ProxyCommand={' '.join(through)}"]
         return last.client_argv(self.key, self.known_hosts, *proxy, *options)
+
+    # --- servers that stay ----------------------------------------------------------------------------
+
+    def keep(self, service: S) -> S:
+        """Start a server that ends with the world.  Raises LabError."""
+        self._stack.callback(service.stop)
+        service.start()
+        return service
+
+    def place(self, name: str) -> Path:
+        """A new directory."""
+        where = self.directory / f"{name}-{next(self._numbers)}"
+        where.mkdir()
+        return where
+
+    @functools.cache  # noqa: B019
+    def serve(self, *ways: str, more: str = "") -> Serve:
+        """A `gotunnel serve` with these options and lines of configuration."""
+        return self.keep(Serve(self.place("serve"), self.gotunnel, self.environment, ways, more))
 
     # --- open tunnels --------------------------------------------------------------------------------
 
