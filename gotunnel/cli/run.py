@@ -72,7 +72,8 @@ def main(args: argparse.Namespace) -> int:
     loaded, ways = load_ways(args)
     import asyncio
 
-    return asyncio.run(_run(args, loaded, ways, timeout))
+    args.env = {}
+    return asyncio.run(_with_replaces(args, loaded, ways, timeout))
 
 
 def _duration(text: str) -> float:
@@ -82,6 +83,23 @@ def _duration(text: str) -> float:
         return seconds(0.1, 7 * 24 * 3600).parse(text)
     except ValueError as error:
         raise UsageError(f"--timeout {text}: {error}") from None
+
+
+async def _with_replaces(
+    args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout: float | None
+) -> int:
+    """`go mod tidy` and `go get` are to see the stand-ins of `gotunnel replace`."""
+    if "tidy" not in args.argv and "get" not in args.argv:
+        return await _run(args, loaded, ways, timeout)
+    from pathlib import Path
+
+    from gotunnel.cli.run_replaces import with_replaces
+
+    async with with_replaces(args.argv, Path.cwd(), os.environ) as replaced:
+        args.argv, args.env = replaced.argv, replaced.env
+        status = await _run(args, loaded, ways, timeout)
+        replaced.done(status)  # merged only after status 0
+    return status
 
 
 async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout: float | None) -> int:
@@ -158,7 +176,7 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
                     parts.push_async_callback(ticking.close)
                     parts.callback(line.clear)
                     ticking.spawn("tick", _tick(line, progress))
-                status = await runner.run(stands.env, health, timeout=timeout)
+                status = await runner.run(stands.env | args.env, health, timeout=timeout)
         except GotunnelError as error:
             emit(Exit(error.status, runner.attempts, (time.monotonic() - started) * 1000))
             raise
