@@ -72,6 +72,7 @@ class FakeFetcher:
         subject: tuple[str, str] = ("", ""),
         whole: bool = False,
         avoid: frozenset[str] = frozenset(),
+        keep: int | None = None,
     ) -> Fetched:
         self.calls.append((source.url.removeprefix("https://").removesuffix(".example"), path))
         self.whole.append(whole)

@@ -2,7 +2,7 @@
 
 The targets' names are resolved at the far end: here nobody may look up a name.  Behind socks5, which resolves
 here by its definition, the target is an address; behind socks4a too, since dante knows no 4a.
-GOTUNNEL_LONG makes it 50 MB each way.
+GOTUNNEL_SOAK makes it 50 MB each way.
 
 Nobody half-closes before all has come: squid and tinyproxy end both directions at the first EOF.  SOCKS is
 dante's here: microsocks writes blocking, and stops for good when both directions are full at once.
@@ -36,7 +36,7 @@ from tests.lab.sshd import Sshd, can_run_sshd
 from tests.peers import serving, until
 
 KINDS = ("ssh", "http", "https", "socks5h", "socks5", "socks4a")
-SIZE = (50 if os.environ.get("GOTUNNEL_LONG") else 4) * 1024 * 1024
+SIZE = (50 if os.environ.get("GOTUNNEL_SOAK") else 4) * 1024 * 1024
 UP = random.Random(1).randbytes(256 * 1024)
 DOWN = random.Random(2).randbytes(256 * 1024)
 COUNT = SIZE // len(UP)

@@ -166,7 +166,7 @@ def resident(pid: int) -> int:
 
 def test_a_long_log_streams() -> None:
     """Memory stays; processor time grows no faster than the log (twice as fast is the noise of a machine)."""
-    size = 100_000_000 if os.environ.get("GOTUNNEL_LONG") else 16_000_000
+    size = 100_000_000 if os.environ.get("GOTUNNEL_SOAK") else 16_000_000
     started = time.monotonic()
     small, short = grown(size // 4)
     large, long = grown(size)

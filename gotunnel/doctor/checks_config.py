@@ -143,9 +143,13 @@ def _left_out(facts: Facts) -> Iterator[Finding]:
             if not matches(private, module) or matches(globs, module) or (name == "GONOSUMDB" and known):
                 continue
             asked = "a public source" if name == "GONOPROXY" else "the checksum database"
+            sources = sources_of(facts)
+            # a source that doesn't know it lets go on; one that fails is seen by the look at it
+            goes_on = name == "GONOPROXY" and sources is not None and sources.ending == "direct"
             yield finding(
                 "goprivate.missing",
                 f"{module}@{version}",
+                severity="warning" if goes_on else None,
                 summary=f"{name} beats GOPRIVATE and leaves {module} out: {asked} is asked for it",
                 evidence={**_where(facts, name), "GOPRIVATE": private},
                 fix=(unset_command(facts, name),),

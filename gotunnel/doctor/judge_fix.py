@@ -11,6 +11,7 @@ import datetime
 import shlex
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from gotunnel.doctor.model import Certificate, Seen
 
@@ -130,9 +131,11 @@ def _ssh_round(seen: Seen, via: Sequence[str]) -> tuple[str, ...]:
     lines: list[str] = []
     other = str(seen.notes.get("ssh_443") or "")
     if other:
+        # of ssh, not an insteadOf of git: that wouldn't apply where another one has written the URL already
         there, _, port = other.rpartition(":")
-        lines.append(f"git config --global url.ssh://git@{there}:{port}/.insteadOf ssh://git@{host}/")
-        lines.append(f"git config --global --add url.ssh://git@{there}:{port}/.insteadOf git@{host}:")
+        block = f"Host {host}\\n  HostName {there}\\n  Port {port}\\n"
+        lines.append(f"printf '{block}' >> ~/.ssh/config")
     if seen.notes.get("https"):
-        lines.append(f"git config --global url.https://{host}/.insteadOf ssh://git@{host}/")
+        user = urlsplit(seen.need.url).username or "git"
+        lines.append(f"git config --global url.https://{host}/.insteadOf ssh://{user}@{host}/")
     return (*lines, *via)

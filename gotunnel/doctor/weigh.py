@@ -369,7 +369,11 @@ def _raised(
     for item in settled:
         half_dead = item.subject in dead and item.subject.lower() in alive
         too_wide = item.id == "goprivate.too-wide" and fails & _PUBLIC_HOSTS
-        if too_wide or (item.id == "proxy-env.conflict" and half_dead):
+        if item.id == "proxy-env.conflict" and half_dead:
+            # the one that works shall count for all
+            mend = f'export {item.subject}="${item.subject.lower()}"'
+            yield replace(item, severity="error", fix=(mend, f"unset {item.subject}"))
+        elif too_wide:
             yield replace(item, severity="error")
         elif item.id == "gosumdb.off" and any(k.need.kind == "toolchain" for k in looks):
             yield replace(item, severity="error", summary="GOSUMDB=off: go takes no toolchain unverified")

@@ -72,6 +72,7 @@ class Connection:
         self._seen = False
         self._pending = bytearray()
         self._paused = False
+        self._held = False
         self._eof = False
         self._sink: Sink | None = None
         self._done: asyncio.Future[None] | None = None
@@ -122,7 +123,7 @@ class Connection:
         try:
             self._begin_body()
             while not self._done.done():
-                silent = self._loop.time() - self.last
+                silent = 0.0 if self._held else self._loop.time() - self.last
                 if silent >= stall:
                     words = f"{self}: nothing came for {stall:g} s in the middle of the answer"
                     raise Failed("http.timeout", words, again=True, upstream=self.via, stalled=True)
@@ -133,6 +134,7 @@ class Connection:
         finally:
             self._sink, self._done = None, None
             if whole and self._keep and self.alive:
+                self.go_on()
                 self._on_end(self)  # only now: who takes it next asks at once
             else:
                 self.abort()
@@ -141,6 +143,20 @@ class Connection:
         """Close at once."""
         self._end(Failed("http.truncated", f"{self}: given up", again=True, upstream=self.via))
         self._stream.abort()
+
+    def hold(self) -> None:
+        """Bring no more of the body until `go_on`; meanwhile its silence is no stall."""
+        self._held = True
+        if self.alive:
+            self._stream.transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Bring more."""
+        if self._held:
+            self._held = self._paused = False
+            self.last = self._loop.time()
+            if self.alive:
+                self._stream.transport.resume_reading()
 
     @property
     def reusable(self) -> bool:
@@ -160,7 +176,7 @@ class Connection:
             self.eof_received()
         elif self._failure is not None:
             self._end(self._failure)
-        elif self._paused:
+        elif self._paused and not self._held:
             self._paused = False
             self._stream.transport.resume_reading()
 

@@ -10,7 +10,8 @@ Rules:
   answers.  404 is an answer.  A failure is never remembered as missing.
 - Offline nobody is asked.  What a module that is in the store lacks is 503, so that go stops and prints what
   is missing; a path of which nothing is there is 404 where go only looks for a module (`list`, `.info`).
-- A store that can't be written costs the copy, not the answer: go gets the file from the spool.
+- A store that can't be written costs the copy, not the answer: go gets the file from the spool, and a large
+  zip for which there is none as it comes (`stream`), each asker its own.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from gotunnel.modproxy.negative import Brief
 from gotunnel.modproxy.receive import FOUL, Arrived, Receiver
 from gotunnel.modproxy.shelf import Shelf, Tell
 from gotunnel.modproxy.sources import SourceList
+from gotunnel.modproxy.stream import verified
 from gotunnel.modproxy.target import Target, parse
 from gotunnel.modproxy.version import key
-from gotunnel.modproxy.walk import MISSING, Fetches, Unsure, Walk, discard
+from gotunnel.modproxy.walk import MISSING, Fetches, Unsure, Walk, discard, sourced
 from gotunnel.observe.events import Emit, Fetch
 from gotunnel.storage.store import Store, Stored, StoreError, read_all
 
@@ -68,7 +70,7 @@ class ModProxy:
         self.store, self._fetcher, self._emit = store, fetcher, emit
         self._sources, self._filter, self._offline, self._list_ttl = sources, filter, offline, list_ttl
         self._clock, self._wall = clock, wall
-        self._shelf = Shelf(store, tell)
+        self._shelf, self._say = Shelf(store, tell), tell
         self._flights: Flights[Got] = Flights("modproxy")
         walk = Walk(sources, fetcher, Mirrors(clock, hedge), clock)
         self._receiver = Receiver(walk, store.spool, Gate(connections))
@@ -94,7 +96,11 @@ class ModProxy:
                 data = await self._sums(target, project)
                 return Answer(200, (("Content-Type", _TEXT),), data, len(data), False)
             got, cached = await self._get(target, project, priority)
-            answer = await self._as_answer(target, got, cached)
+            while got.coming is not None and not got.take():  # it is another asker's
+                got, cached = await self._get(target, project, priority)
+            answer = self._as_it_comes(target, got, project, started) or await self._as_answer(
+                target, got, cached
+            )
         except ModuleError as error:
             self._failed(target, started, error)
             raise
@@ -107,6 +113,8 @@ class ModProxy:
         started = self._clock()
         try:
             got, _ = await self._get(target, project, priority)
+            if got.coming is not None:
+                raise _no_room(target)
         except ModuleError as error:
             self._failed(target, started, error)
             raise
@@ -188,7 +196,7 @@ class ModProxy:
                 if not mine and error.finding.startswith("sum."):
                     continue  # another project's go.sum was against it: ours may not be
                 raise
-            if got.project != project.id and target.kind in ("mod", "zip"):
+            if got.coming is None and got.project != project.id and target.kind in ("mod", "zip"):
                 kind, labels = target.kind, got.stored.labels
                 await project.verifier.check(
                     target.module, target.version, "mod" if kind == "mod" else "zip",
@@ -199,6 +207,9 @@ class ModProxy:
     async def _obtain(self, target: Target, project: Project, flight: Flight[Got], *, replace: bool) -> Got:
         arrived = await self._receiver.get(target, project.verifier, lambda: flight.priority)
         fetched = arrived.fetched
+        if fetched.pipe is not None:
+            coming = Stored(target.name, fetched.pipe.size or 0, self._wall())
+            return Got(coming, project.id, source=arrived.source.label, coming=arrived)
         loose = fetched.path
         labels = self._labels(arrived)
         content = fetched.data if fetched.data is not None else fetched.path
@@ -216,9 +227,7 @@ class ModProxy:
         if loose is not None and not loose.exists():
             loose = None
         if stored is None and fetched.data is None and loose is None:
-            raise ModuleError(
-                "disk.full", f"{target} could not be kept", http_status=500, subject=str(target)
-            )
+            raise _no_room(target)
         known = stored or Stored(target.name, fetched.size, self._wall(), labels)
         return Got(
             known, project.id, fetched.data, loose, source=arrived.source.label, upstream=fetched.upstream
@@ -316,6 +325,21 @@ class ModProxy:
 
     # --- answers --------------------------------------------------------------------------------
 
+    def _as_it_comes(self, target: Target, got: Got, project: Project, started: float) -> Answer | None:
+        """An answer of what is still coming; None where it is at hand."""
+        if got.coming is None or got.coming.fetched.pipe is None:
+            return None
+        pipe, source = got.coming.fetched.pipe, got.coming.source
+
+        def failed(error: ModuleError) -> None:
+            self._failed(target, started, error)
+            if error.finding in FOUL:
+                self._receiver.distrust(source)
+            self._say(f"{target} was cut off before its end: {error.finding}: {sourced(error)}")
+
+        body = verified(target, pipe, got.coming.fetched, project.verifier, failed)
+        return Answer(200, (("Content-Type", _KINDS["zip"]),), body, pipe.size, False, keep=got)
+
     async def _as_answer(self, target: Target, got: Got, cached: bool) -> Answer:
         headers = [("Content-Type", _KINDS.get(target.kind, _TEXT))]
         stored, body = got.stored, got.data
@@ -367,6 +391,11 @@ class ModProxy:
         self._emit(
             Fetch(target.name, error.source, error.upstream, 0, ms, False, error.finding, error.detail)
         )
+
+
+def _no_room(target: Target) -> ModuleError:
+    words = f"{target} could not be kept"
+    return ModuleError("disk.full", words, http_status=500, subject=str(target))
 
 
 def _again(error: ModuleError) -> ModuleError:

@@ -8,7 +8,7 @@ Rules:
   whole and by another way; wrong again is the source's fault, which is said, and the next equal source is
   asked.  The bytes are dropped.
 - Spooled is beside the store, else in the machine's directory for temporary files, else in memory up to
-  MEMORY bytes.
+  MEMORY bytes.  A larger zip is handed over while it comes (`Fetched.pipe`), not checked: `stream` does that.
 
 Sources: golang.org/x/mod/zip (limits), cmd/go/internal/modfetch/proxy.go (Stat).
 """
@@ -62,7 +62,7 @@ class Verifies(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A checked file; `h1` and `by` are "" where there is no sum."""
+    """A checked file; `h1` and `by` are "" where there is no sum, or not yet (`fetched.pipe`)."""
 
     fetched: Fetched
     source: Source
@@ -75,6 +75,10 @@ class Receiver:
 
     def __init__(self, walk: Walk, spool: Callable[[], Path], gate: Gate) -> None:
         self._walk, self._spool, self._gate = walk, spool, gate
+
+    def distrust(self, source: Source) -> None:
+        """What it gave was wrong, as was seen later: others are asked first."""
+        self._walk.mirrors.failed(source)
 
     async def get(self, target: Target, verifier: Verifies, priority: Callable[[], int]) -> Arrived:
         """The checked file.  Raises ModuleError."""
@@ -99,11 +103,13 @@ class Receiver:
         yield None
 
     async def _into(self, target: Target, verifier: Verifies, spool: Path | None, priority: int) -> Arrived:
-        limit = LIMITS[target.kind] if spool or target.kind != "zip" else MEMORY
-        ask = Ask(target, limit, spool, priority)
+        keep = MEMORY if spool is None and target.kind == "zip" else None
+        ask = Ask(target, LIMITS[target.kind], spool, priority, keep=keep)
         failed: dict[str, ModuleError] = {}
         while True:
             source, fetched = await self._walk.fetch(ask, failed)
+            if fetched.pipe is not None:
+                return Arrived(fetched, source, "", "")
             try:
                 return await self._checked(target, verifier, source, fetched)
             except ModuleError as error:
@@ -112,6 +118,8 @@ class Receiver:
             by = frozenset({fetched.upstream}) - {""}
             try:
                 again = await self._walk.fetch_from(source, replace(ask, whole=True, avoid=by))
+                if again.pipe is not None:
+                    return Arrived(again, source, "", "")
                 return await self._checked(target, verifier, source, again)
             except ModuleError as error:
                 self._walk.mirrors.failed(source)
@@ -127,15 +135,7 @@ class Receiver:
             return Arrived(fetched, source, h1, by)
         except ModuleError as error:
             discard(fetched)
-            status = 502 if error.finding in FOUL else error.http_status
-            raise ModuleError(
-                error.finding,
-                error.detail,
-                http_status=status,
-                subject=error.subject or str(target),
-                source=error.source or source.label,
-                upstream=error.upstream or fetched.upstream,
-            ) from error
+            raise blamed(error, target, fetched) from error
         except ValueError as error:
             discard(fetched)
             finding = "module.bad-zip" if target.kind == "zip" else "http.captive-portal"
@@ -153,6 +153,18 @@ class Receiver:
         except BaseException:
             discard(fetched)
             raise
+
+
+def blamed(error: ModuleError, target: Target, fetched: Fetched) -> ModuleError:
+    """The same, with who gave the file, and how."""
+    return ModuleError(
+        error.finding,
+        error.detail,
+        http_status=502 if error.finding in FOUL else error.http_status,
+        subject=error.subject or str(target),
+        source=error.source or fetched.source,
+        upstream=error.upstream or fetched.upstream,
+    )
 
 
 async def _h1(target: Target, fetched: Fetched) -> str:

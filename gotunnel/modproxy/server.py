@@ -7,6 +7,7 @@ Rules:
   credentials) or, with neither, everybody's; TLS and client certificates are the `context`'s business.
 - aiohttp is imported by `prepare`, or when the first connection is there, in a thread: a run that needs no
   module doesn't pay for it.
+- An answer that fails after its head is cut off: the client sees that it isn't whole.
 - Errors are one line of text/plain: go prints it after `server response:`.  Small answers leave in one write;
   files are sent by sendfile; a client that goes away ends what nobody else waits for.
 - Heads are bounded by aiohttp (8 KiB a line, 128 fields), connections by `connections`.
@@ -24,7 +25,7 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -236,7 +237,8 @@ class Server:
             whole: web.StreamResponse = self._web.Response(status=status, body=part_of, headers=headers)
             return whole
         response: web.StreamResponse = self._web.StreamResponse(status=status, headers=headers)
-        response.content_length = end - start
+        if size is not None:
+            response.content_length = end - start
         if isinstance(body, Path):
             with body.open("rb") as file:
                 await self._send_file(request, response, file, start, end - start)
@@ -259,12 +261,20 @@ class Server:
     ) -> None:
         first = await anext(pieces, b"")  # a file that was pruned says so before the head is sent
         await response.prepare(request)
-        if request.method == "GET":
-            if first:
-                await response.write(first)
-            async for piece in pieces:
-                await response.write(piece)
-        await response.write_eof()
+        try:
+            if request.method == "GET":
+                if first:
+                    await response.write(first)
+                async for piece in pieces:
+                    await response.write(piece)
+            await response.write_eof()
+        except (ModuleError, StoreError, OSError) as error:
+            _log.debug("an answer was cut off: %s", redact(str(error)))
+            if request.transport is not None:
+                request.transport.abort()  # a second head in the middle of the body would look like content
+        finally:
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()
 
 
 class _Door(asyncio.Protocol):

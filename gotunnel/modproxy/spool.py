@@ -6,8 +6,12 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gotunnel.modproxy.failed import Failed, local
+
+if TYPE_CHECKING:
+    from gotunnel.modproxy.pipe import Feeds
 
 
 class Spool:
@@ -36,6 +40,12 @@ class Spool:
         while view:
             written = os.pwrite(self._fd, view, place)
             view, place = view[written:], place + written
+
+    def fed_by(self, feeder: Feeds) -> None:
+        """From whom the bytes come from now on; a file takes all."""
+
+    def expect(self, length: int | None) -> None:
+        """An answer begins whose body has so many bytes.  Raises Failed."""
 
     def start(self, count: int) -> bytes:
         """The first bytes."""

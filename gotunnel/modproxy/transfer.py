@@ -153,6 +153,7 @@ class Transfer:
             raise Failed(finding, words, again=self._other_way(exchange.via), upstream=exchange.via)
         self.offset = 0
         self.spool.cut(0)
+        self.spool.expect(head.length)
         self.head = head
         self.part = None
         if head.etag:
@@ -181,6 +182,7 @@ class Transfer:
         if self._worth_ranges():
             await self._in_ranges(exchange)
         else:
+            self.spool.fed_by(exchange.connection)
             await exchange.body(self._append, self.timing.stall)
         total = self.part.total if self.part is not None else None
         if total is not None and self.offset != total:

@@ -45,6 +45,7 @@ class Fetches(Protocol):
         subject: tuple[str, str] = ("", ""),
         whole: bool = False,
         avoid: frozenset[str] = frozenset(),
+        keep: int | None = None,
     ) -> Fetched:
         """The body of `path` at `source`.  Raises ModuleError."""
 
@@ -54,7 +55,10 @@ class Fetches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is fetched and how: at most `limit` bytes, into a file below `spool` or into memory."""
+    """What is fetched and how: at most `limit` bytes, into a file below `spool` or into memory.
+
+    `keep`: of what goes into memory, the bytes from which on it is a pipe.
+    """
 
     target: Target
     limit: int
@@ -62,6 +66,7 @@ class Ask:
     priority: int = 0
     whole: bool = False
     avoid: frozenset[str] = frozenset()
+    keep: int | None = None
 
 
 class Walk:
@@ -106,6 +111,7 @@ class Walk:
                 subject=(ask.target.module, ask.target.version),
                 whole=ask.whole,
                 avoid=ask.avoid,
+                keep=ask.keep,
             )
         except ModuleError as error:
             if error.http_status in MISSING:
@@ -189,6 +195,8 @@ def sourced(error: ModuleError) -> str:
 
 
 def discard(fetched: Fetched) -> None:
-    """Remove what was spooled."""
+    """Remove what was spooled, end what is still coming."""
+    if fetched.pipe is not None:
+        fetched.pipe.give_up()
     if fetched.path is not None:
         fetched.path.unlink(missing_ok=True)

@@ -75,6 +75,7 @@ class ZipSum:
         self._names = _Names(module, version) if module else None
         self._buffer = bytearray()
         self._at = 0  # bytes of the zip that were taken from the buffer
+        self._directory: int | None = None  # where it begins
         self._unpacked = 0
         self._ended = False
         self._sum = ""
@@ -86,6 +87,11 @@ class ZipSum:
         if self._at + len(self._buffer) > MAX_ZIP:
             raise ValueError(f"not a valid module zip: larger than {MAX_ZIP >> 20} MiB")
         self._go_on()
+
+    @property
+    def content(self) -> int:
+        """How many bytes from the front are known to be no part of its directory: they alone are no zip."""
+        return self._at if self._directory is None else self._directory
 
     def finish(self) -> str:
         """The sum, once all was fed."""
@@ -125,7 +131,7 @@ class ZipSum:
                 self._names.add(entry.name, entry.seen)
             start, mark = self._at, (yield from self._take(4))
         count = len(entries)
-        directory = start
+        self._directory = directory = start
         while mark == _CENTRAL:
             yield from self._central(entries)
             start, mark = self._at, (yield from self._take(4))

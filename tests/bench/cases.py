@@ -8,7 +8,11 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from tests.bench.contestants import Local
+from tests.bench.growth import GROWTH_CASES
 from tests.bench.load import GREETING
+from tests.bench.proxying import PROXY_CASES
+from tests.bench.store import STORE_CASES
 from tests.bench.table import Aim, Case, Contender
 from tests.bench.world import World
 from tests.lab.proc import LabError
@@ -70,6 +74,25 @@ def connect(world: World, size: int) -> Case:
     )
 
 
+def serve_connect(world: World, size: int) -> Case:
+    """From nothing to a target's first byte, with a running service."""
+    host, port = world.load.address, str(world.load.greeting_port)
+    serve = world.serve(*world.ways())
+    return Case(
+        "serve-connect",
+        "time to a target's first byte through one jump host, a `gotunnel serve` is running",
+        "ms",
+        [
+            Contender(
+                "gotunnel connect",
+                lambda: world.first_byte([*world.gotunnel, "connect", host, port], serve.environment),
+            ),
+            Contender("ssh -W", lambda: world.first_byte(world.ssh("-W", f"{host}:{port}"))),
+        ],
+        [Aim("gotunnel connect", 120)],
+    )
+
+
 def channel(world: World, size: int) -> Case:
     """A new connection over an open tunnel."""
     host, port = world.load.address, world.load.greeting_port
@@ -109,6 +132,8 @@ def _bulk(world: World, size: int, name: str, *, upload: bool, hops: int) -> Cas
             ["--socks5-hostname", world.socks(*options, hops=hops)], size, upload=upload
         )
 
+    notes: list[str] = []
+    go_rivals = [] if upload or hops > 1 else _go_rivals(world, size, notes)
     return Case(
         name,
         f"one {'upload' if upload else 'download'} of {size / 1e6:.0f} MB, {hops} jump host(s) on loopback",
@@ -116,19 +141,60 @@ def _bulk(world: World, size: int, name: str, *, upload: bool, hops: int) -> Cas
         [
             Contender(ours, lambda: world.rate(["-p", "-x", world.endpoint(hops)], size, upload=upload)),
             *(Contender(label, rival(options)) for label, options in socks.items()),
+            *go_rivals,
         ],
-        [Aim(ours, 1.0, label) for label in socks] if hops == 1 else [],
+        [Aim(ours, 1.0, label) for label in (*socks, *(one.name for one in go_rivals))] if hops == 1 else [],
+        notes=notes,
     )
+
+
+def _go_rivals(world: World, size: int, notes: list[str]) -> list[Contender]:
+    """Tunnels in Go to the same far end: gost and glider by the same jump host, chisel by its own server."""
+    host = world.jump_hosts[0]
+    login, key = f"{host.user}@{host.address}:{host.port}", world.key.private
+
+    def argv(name: str, program: str, port: int, far: int) -> list[str]:
+        if name == "gost":
+            return [program, "-L", f"socks5://127.0.0.1:{port}", "-F", f"sshd://{login}?privateKeyFile={key}"]
+        if name == "glider":
+            return [program, "-listen", f"socks5://127.0.0.1:{port}", "-forward", f"ssh://{login}?key={key}"]
+        return [program, "client", f"http://127.0.0.1:{far}", f"127.0.0.1:{port}:socks"]
+
+    def server(program: str, port: int) -> list[str]:
+        return [program, "server", "--host", "127.0.0.1", "--port", str(port), "--socks5"]
+
+    def contender(name: str, program: str) -> Contender:
+        far = 0
+        if name == "chisel":
+            far = world.keep(Local(world.place(name), lambda _, port: server(program, port))).port
+        local = world.keep(Local(world.place(name), lambda _, port: argv(name, program, port, far)))
+        words = ["--socks5-hostname", f"127.0.0.1:{local.port}"]
+        return Contender(f"{name} {world.rivals.version(name)}", lambda: world.rate(words, size))
+
+    made = []
+    for name in ("gost", "glider", "chisel"):
+        if (program := world.rivals.program(name)) is None:
+            notes.append(f"not installed: {name} ({world.rivals.absent[name]})")
+            continue
+        try:
+            made.append(contender(name, program))
+        except LabError as error:
+            notes.append(f"{name} couldn't be started: {str(error).strip().splitlines()[0]}")
+    return made
 
 
 CASES: dict[str, Callable[[World, int], Case]] = {
     "help": help_,
     "run-overhead": run_overhead,
     "connect": connect,
+    "serve-connect": serve_connect,
     "channel": channel,
     "bulk": bulk,
     "bulk-up": bulk_up,
     "bulk-chain": bulk_chain,
+    **PROXY_CASES,
+    **STORE_CASES,
+    **GROWTH_CASES,
 }
 
 
