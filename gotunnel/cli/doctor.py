@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 80
 _WAY = 28
+_FIRST_HOP = 4.0  # seconds for its TCP connection: a second SYN after one, a third after three
 _MARKS = {"error": "ERROR", "warning": "warning", "info": "note"}
 
 
@@ -70,8 +71,10 @@ def main(args: argparse.Namespace) -> int:
 async def _examine(args: argparse.Namespace) -> Diagnosis:
     from gotunnel.doctor.doctor import examine
     from gotunnel.upstream.chain import ChainBuilder
+    from gotunnel.upstream.direct import DirectDialer
 
-    builder = ChainBuilder()
+    # a first hop that doesn't answer is told apart from one that answers and stalls: before a look ends
+    builder = ChainBuilder(watch=lambda dialer, count: dialer if count else DirectDialer(timeout=_FIRST_HOP))
     try:
         ways, direct = _ways(args, builder)
         return await examine(os.environ, os.getcwd(), subjects=args.subjects, ways=ways, direct=direct)

@@ -2,8 +2,8 @@
 
 Rules:
 - Nothing heavy is imported before a command is known: `gotunnel --help` must feel instant.
-- A GotunnelError is one line and its status; an interrupt is 130; anything else is a bug and shows its trace, secrets
-  masked (`guarded`).
+- A GotunnelError is one line and its status; an interrupt is 130; anything else is a bug and shows its trace,
+  secrets masked (`guarded`).
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ Rules:
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import logging
 import os
@@ -30,7 +29,7 @@ from gotunnel.goenv import (
     with_mirrors,
 )
 from gotunnel.observe.events import Emit, Ready
-from gotunnel.tasks import Tasks
+from gotunnel.tasks import Tasks, in_thread
 
 if TYPE_CHECKING:
     from gotunnel.assemble.modules import Modules, Opened
@@ -111,7 +110,7 @@ async def own_parts(
             tuple(u.name for u in engine.pool.upstreams),
         )
     )
-    found = await asyncio.to_thread(asking.found)
+    found = await in_thread("go env", asking.found)
     mirrors = [*args.mirror, *config.go.mirrors]
     goproxy = with_mirrors(found.goproxy, mirrors) if mirrors else ""
     if not offline:
@@ -186,7 +185,7 @@ async def project_of(argv: Sequence[str], found: Found) -> Project:
         return read_go_sums(place.directory, gowork=str(place.go_work or "off"), modfile=modfile)
 
     try:
-        return Project(settings, await asyncio.to_thread(sums))
+        return Project(settings, await in_thread("go.sum", sums))
     except (OSError, ValueError) as error:
         raise ConfigError(one_line(f"{error}; mend it, or remove it and run go mod tidy", 300)) from error
 

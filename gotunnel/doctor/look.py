@@ -200,8 +200,18 @@ class _Look:
             async with asyncio.timeout(self.limits.hops):
                 return await self._through.dial(self._target)
         except TimeoutError:
-            words = f"{self._through.label}: no connection to {self._target} in {self.limits.hops:.0f} s"
-            raise DialError("hop.stalled", words, blame=Blame.HOP, hop=self._through.label) from None
+            raise self._stalled(self._through) from None
+
+    def _stalled(self, through: Dialer) -> DialError:
+        """A way out that took longer than we wait: an SSH server that never let us in, or any hop."""
+        from gotunnel.upstream.ssh import SshDialer
+
+        seconds = f"in {self.limits.hops:.0f} s"
+        if isinstance(through, SshDialer) and not through.links:
+            words = f"{through.label}: the SSH handshake isn't done {seconds}"
+            return DialError("ssh.handshake", words, blame=Blame.HOP, hop=through.label)
+        words = f"{through.label}: no connection to {self._target} {seconds}"
+        return DialError("hop.stalled", words, blame=Blame.HOP, hop=through.label)
 
     async def _greet(self, stream: Stream) -> None:
         """What a git server says first, on 22 or 9418."""

@@ -370,7 +370,6 @@ def _raised(
         half_dead = item.subject in dead and item.subject.lower() in alive
         too_wide = item.id == "goprivate.too-wide" and fails & _PUBLIC_HOSTS
         if item.id == "proxy-env.conflict" and half_dead:
-            # the one that works shall count for all
             mend = f'export {item.subject}="${item.subject.lower()}"'
             yield replace(item, severity="error", fix=(mend, f"unset {item.subject}"))
         elif too_wide:

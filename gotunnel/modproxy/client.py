@@ -17,8 +17,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import ipaddress
 import itertools
 import math
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -86,8 +88,21 @@ class Url:
         there = Url.parse(urljoin(base, location))
         if self.tls and not there.tls:
             raise ValueError("it redirects from https to http")
+        if _is_inside(there.target) and not _is_inside(self.target):
+            raise ValueError(f"it redirects into a private network: {there.target}")
         keeps = not there.userinfo and there.target == self.target and there.tls
         return Url(there.tls, there.target, there.path, self.userinfo if keeps else there.userinfo)
+
+
+def _is_inside(target: HostPort) -> bool:
+    """An address, or a name of one, that no public source has any business to send us to."""
+    address = target.ip
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    if address is not None:
+        return not address.is_global
+    # 2130706433 and 0x7f.1 are addresses to some resolvers
+    return target.is_loopback or re.fullmatch(r"[0-9.]+|0x[0-9a-f.x]+", target.host.lower()) is not None
 
 
 class Gate:

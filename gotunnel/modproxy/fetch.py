@@ -131,7 +131,8 @@ class Fetcher:
         via, size, failure = "", 0, None
         try:
             if source.url.lower().startswith("file:"):
-                got = await in_thread("read a file source", lambda: _read(source, path, limit, spool))
+                most = limit if spool is not None or keep is None else keep
+                got = await in_thread("read a file source", lambda: _read(source, path, most, spool))
             else:
                 job = _Job(source, path, subject, priority, whole, avoid)
                 if spool is not None or keep is None:

@@ -97,6 +97,8 @@ def _read_sum(path: Path) -> GoSum:
 
 def _read(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():  # a named pipe would be waited for
+            raise ValueError(f"{path}: is no regular file")
         with path.open("rb") as file:
             data = file.read(_LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError):

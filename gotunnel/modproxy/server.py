@@ -260,8 +260,8 @@ class Server:
         self, request: BaseRequest, response: web.StreamResponse, pieces: AsyncIterator[bytes]
     ) -> None:
         first = await anext(pieces, b"")  # a file that was pruned says so before the head is sent
-        await response.prepare(request)
         try:
+            await response.prepare(request)
             if request.method == "GET":
                 if first:
                     await response.write(first)
