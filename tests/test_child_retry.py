@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from gotunnel.address import HostPort
-from gotunnel.child import retry
 from gotunnel.child.retry import Runner
 from gotunnel.child.signals import Signals
 from gotunnel.errors import Blame, CommandError, DialError, NoWayOut
@@ -203,7 +202,7 @@ async def test_who_never_asked_for_the_network_keeps_its_status(stage: Stage) ->
 
 
 async def test_a_way_that_comes_back_is_worth_a_repeat(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "WAIT_FOR_A_WAY", 10.0)
+    monkeypatch.setattr(Pool, "patience", 10.0)
     await stage.all_down()
     fails = f"echo '{REFUSED}' >&2; sleep 0.3; exit 1"
     stage.command(f"echo >>'{stage.count}'; [ -e '{stage.directory}/back' ] && exit 0; {fails}")
@@ -223,7 +222,7 @@ async def test_a_way_that_comes_back_is_worth_a_repeat(stage: Stage, monkeypatch
 async def test_an_interrupt_between_two_attempts_ends_the_run(
     stage: Stage, down: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "WAIT_FOR_A_WAY", 60.0)
+    monkeypatch.setattr(Pool, "patience", 60.0)
     loop = asyncio.get_running_loop()
     stage.command(f"echo >>'{stage.count}'; echo '{REFUSED}' >&2; sleep 0.3; exit 1")
     if down:

@@ -52,7 +52,11 @@ REQUIRE = "require git.corp.example/lib v1.0.0"
         ({"GOPRIVATE": "*"}, ("goprivate.too-wide", "warning")),
         ({"GONOPROXY": "github.com"}, ("goprivate.too-wide", "warning")),
         ({"GOINSECURE": "*"}, ("goprivate.too-wide", "warning")),
-        ({"GOPRIVATE": "git.corp.example", "GONOPROXY": "x.example"}, ("goprivate.missing", "error")),
+        ({"GOPRIVATE": "git.corp.example", "GONOPROXY": "x.example"}, ("goprivate.missing", "warning")),
+        (
+            {"GOPRIVATE": "git.corp.example", "GONOPROXY": "x.example", "GOPROXY": "https://mirror.example"},
+            ("goprivate.missing", "error"),
+        ),
         ({"GOPRIVATE": "git.corp.example", "GONOSUMDB": "none"}, ("goprivate.missing", "error")),
         ({"GOPRIVATE": "git.corp.example", "GOVCS": "private:hg"}, ("vcs.denied", "error")),
         ({"GOTOOLCHAIN": "newest"}, ("gotoolchain.unavailable", "error")),

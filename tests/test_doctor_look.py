@@ -351,7 +351,7 @@ async def test_git_over_ssh() -> None:
             _, found = await judged(need(port, "vcs-ssh"), round_)
             assert found.id == "vcs.ssh-refused"
             assert found.evidence["ssh_443"] == f"127.0.0.1:{good}"
-            assert f"ssh://git@127.0.0.1:{good}/" in found.fix[0]
+            assert found.fix[0].endswith(f"Port {good}\\n' >> ~/.ssh/config")
 
 
 async def test_the_git_port_that_is_blocked() -> None:

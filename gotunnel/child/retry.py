@@ -26,11 +26,14 @@ from gotunnel.tasks import Backoff, Tasks
 
 NO_WAY_OUT = 69
 TIMED_OUT = 124
-WAIT_FOR_A_WAY = 2.0  # seconds, between two attempts, for a way out to come back
 
 
 class Health(Protocol):
     """What is known of the ways out: a Pool, or what a service says of its own."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds, between two attempts, for a way out to come back."""
 
     @property
     def all_down(self) -> bool:
@@ -164,7 +167,9 @@ class Runner:
         """Is there a way out to repeat CMD by?  Waits a little for one to come back."""
         if self._no_way is None or not pool.all_down:
             return True
-        limit = WAIT_FOR_A_WAY if deadline is None else min(WAIT_FOR_A_WAY, deadline - time.monotonic())
+        limit = pool.patience
+        if deadline is not None:
+            limit = min(limit, deadline - time.monotonic())
         tasks = Tasks("way back")
         back = tasks.spawn("wait", pool.wait_usable(self._no_way))
         interrupted = tasks.spawn("signal", self._signals.wait())

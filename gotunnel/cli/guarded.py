@@ -2,9 +2,9 @@
 
 Rules:
 - A process that holds keys, passwords and the secrets of runs leaves no core file, and another process of the
-  same user can't attach to it or read its memory or environment (prctl(2) PR_SET_DUMPABLE; root still can:
-  `sudo gdb` and `sudo py-spy` go on working).  It is not inherited: CMD, git and ssh are as debuggable as ever.
-  RLIMIT_CORE would have been inherited, and would have taken CMD's own core files.
+  same user can't attach to it or read its memory or environment (prctl(2) PR_SET_DUMPABLE).  Root still can:
+  `sudo gdb` and `sudo py-spy` go on working.  It is not inherited: CMD, git and ssh are as debuggable as
+  ever.  RLIMIT_CORE would have been inherited, and would have taken CMD's own core files.
 - The trace of a bug is shown with every known secret masked, wherever it comes up: the main thread, another
   thread, a finaliser.
 """

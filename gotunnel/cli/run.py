@@ -151,13 +151,19 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
         try:
             async with contextlib.AsyncExitStack() as parts:
                 health: Health
+                stands = None
                 if server is not None:
+                    from gotunnel.cli.remote import ServerError
                     from gotunnel.cli.run_remote import remote_parts
 
-                    stands, health = await remote_parts(
-                        args, config, server, runner, parts, emit=emit, run_id=run_id
-                    )
-                else:
+                    try:
+                        stands, health = await remote_parts(
+                            args, config, server, runner, parts, emit=emit, run_id=run_id
+                        )
+                    except ServerError:
+                        if args.server or os.environ.get("GOTUNNEL_SERVER"):
+                            raise  # nobody else will do; one that just ended is as none
+                if stands is None:
                     from gotunnel.cli.run_parts import own_parts
 
                     stands, health = await own_parts(

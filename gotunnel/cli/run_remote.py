@@ -33,6 +33,8 @@ _LOOK = 0.5  # seconds between two questions whether a way out works again
 class RemoteHealth:
     """The ways out of a service, as it tells."""
 
+    patience = 15.0  # seconds that a service may take to be started anew
+
     def __init__(self, server: Server, run: str) -> None:
         self._server, self._run = server, run
         self._known: dict[str, Any] = {}
@@ -85,24 +87,23 @@ async def remote_parts(
     found = await asyncio.to_thread(read, os.environ)
     project = await project_of(args.argv, found)
     mirrors = [*args.mirror, *config.go.mirrors]
-    told = await asyncio.to_thread(
-        server.ask,
-        "POST",
-        "/api/runs",
-        {
-            "found": describe(found),
-            "sums": project.sums.as_text(),
-            "mirrors": mirrors,
-            "modproxy": not args.no_modproxy,
-            "prefetch": not args.no_prefetch,
-            "argv": args.argv,
-            "directory": os.getcwd(),
-            "env": dict(project.settings.env),
-        },
-    )
+    asked: dict[str, Any] = {
+        "found": describe(found),
+        "sums": project.sums.as_text(),
+        "mirrors": mirrors,
+        "modproxy": not args.no_modproxy,
+        "prefetch": not args.no_prefetch,
+        "argv": args.argv,
+        "directory": os.getcwd(),
+        "env": dict(project.settings.env),
+    }
+    told = await asyncio.to_thread(server.ask, "POST", "/api/runs", asked)
+    asked |= {"again": told.get("again"), "prefetch": False}
+    over = threading.Event()
     run = str(told["id"])
 
     def goodbye() -> None:
+        over.set()
         with contextlib.suppress(ServerError):
             server.ask("DELETE", f"/api/runs/{run}")
 
@@ -110,6 +111,13 @@ async def remote_parts(
     loop = asyncio.get_running_loop()
 
     def follow() -> None:
+        listen()
+        while not over.wait(_LOOK / 2):  # the service has ended, or was started anew: be let in again
+            with contextlib.suppress(ServerError):
+                server.ask("POST", "/api/runs", asked)
+                listen()
+
+    def listen() -> None:
         with contextlib.suppress(ServerError, OSError, RuntimeError):  # RuntimeError: the loop has closed
             for line in server.lines(f"/api/runs/{run}/events"):
                 with contextlib.suppress(ValueError):

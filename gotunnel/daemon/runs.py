@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime
+import re
 import secrets
 import time
 from collections import deque
@@ -74,8 +75,9 @@ class Runs:
     async def open(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Let a run in; what it is told.  Raises ConfigError for what makes no sense."""
         found, sums, mirrors = _parse(asked)
-        run = Run(secrets.token_hex(6), None, deque(maxlen=_KEPT), asyncio.Event(), self._clock())
-        secret = new_secret()
+        run_id, secret, path_secret = _again(asked)
+        self.end(run_id)
+        run = Run(run_id, None, deque(maxlen=_KEPT), asyncio.Event(), self._clock())
         goproxy = ""
         if self._modules is not None and asked.get("modproxy", True):
             from gotunnel.modproxy.gosum import GoSum
@@ -84,7 +86,9 @@ class Runs:
                 listed = GoSum.parse(sums)
             except ValueError as error:
                 raise ConfigError(str(error)) from None
-            run.opened = await self._modules.open(found, listed, run_id=run.id, mirrors=mirrors)
+            run.opened = await self._modules.open(
+                found, listed, run_id=run.id, mirrors=mirrors, secret=path_secret
+            )
             goproxy = run.opened.goproxy
             if asked.get("prefetch") and run.opened.project is not None:
                 self._prefetch(run, found, asked)
@@ -92,6 +96,7 @@ class Runs:
         self._engine.endpoint.keys.add(run.id, secret)
         return {
             "id": run.id,
+            "again": {"id": run.id, "secret": secret, "path": run.opened.secret if run.opened else ""},
             "proxy": self._engine.url_with(USER, secret) if self._engine.secret else self._engine.proxy_url,
             "goproxy": goproxy,
             "modproxy": str(self._modules.address) if self._modules is not None else None,
@@ -205,6 +210,17 @@ def _parse(asked: Mapping[str, Any]) -> tuple[Found, str, list[str]]:
         raise ConfigError("the service was asked nonsense; do gotunnel and the service have one version?")
     fields = {name: told[name] for name in _FIELDS if isinstance(told.get(name), str)}
     return Found(**fields), sums, [str(mirror) for mirror in mirrors]
+
+
+def _again(asked: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Id and secrets (proxy, module proxy) of a run: those it had, if we were started anew meanwhile."""
+    again = asked.get("again")
+    if not isinstance(again, dict):
+        return secrets.token_hex(6), new_secret(), ""
+    run_id, secret, path = (str(again.get(name, "")) for name in ("id", "secret", "path"))
+    if not re.fullmatch("[0-9a-f]{12} [A-Za-z0-9_-]{32} ([A-Za-z0-9_-]{32})?", f"{run_id} {secret} {path}"):
+        raise ConfigError("again: want what this run was told at first")
+    return run_id, secret, path
 
 
 def describe(found: Found) -> dict[str, str]:

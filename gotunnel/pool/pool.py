@@ -101,6 +101,8 @@ class Pool:
     def label(self) -> str:
         return "pool"
 
+    patience = 2.0  # seconds that a run waits for a way out to come back, between two attempts
+
     @property
     def all_down(self) -> bool:
         """True when the last word of every way out was a failure of its own."""
