@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import threading
+from pathlib import Path
 
 import pytest
 
-from tests.bench import wan
+from tests.bench import growth, plot, proxying, store, wan
 from tests.bench.__main__ import main, narrowed
+from tests.bench.many import by_connect, storm
 from tests.bench.table import Aim, Case, Contender, run, table
 from tests.conftest import need
 from tests.lab import proc, sshd, wanlab
@@ -68,17 +73,70 @@ def test_wan_cases_give_numbers(
     assert all(told["median"] > 0 for told in result["contenders"].values())
 
 
-def test_every_case_gives_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_case_by_jump_host_gives_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     """A transfer that loses or adds a byte, or a greeting that is not whole, is an error of the bench."""
     need(sshd.can_run_sshd(), (proc.tool("curl") is not None, "not installed: curl"))
-    assert main(["--in-place", "--rounds", "1", "--size", "2", "--json"]) == 0
+    names = ["help", "run-overhead", "connect", "serve-connect", "channel", "bulk", "bulk-up", "bulk-chain"]
+    assert main([*names, "--in-place", "--rounds", "1", "--size", "2", "--json"]) == 0
     results = json.loads(capsys.readouterr().out)["results"]
-    assert [r["case"] for r in results] == [
-        "help", "run-overhead", "connect", "channel", "bulk", "bulk-up", "bulk-chain",
-    ]  # fmt: skip
+    assert [r["case"] for r in results] == names
     medians = [c["median"] for result in results for c in result["contenders"].values()]
-    assert len(medians) >= 18
+    assert len(medians) >= 20
     assert all(median > 0 for median in medians)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not hasattr(os, "splice"), reason="splice and epoll are Linux")
+def test_every_case_of_a_local_proxy_gives_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need(sshd.can_run_sshd(), (proc.tool("curl") is not None, "not installed: curl"))
+    monkeypatch.setattr(proxying, "COUNTS", {1: 3, 100: 150, 1000: 1000})
+    monkeypatch.setattr(proxying, "TUNNELS", 50)
+    monkeypatch.setattr(growth, "MODULES", (10, 20))
+    monkeypatch.setattr(growth, "STREAMS", (1, 4))
+    monkeypatch.setattr(store, "MODULES", 4)
+    monkeypatch.setattr(store, "ZIP", 10_000)
+    monkeypatch.setattr(store, "SECONDS", 1)
+    names = [*proxying.PROXY_CASES, *growth.GROWTH_CASES, *(store.STORE_CASES if proc.tool("wrk") else ())]
+    options = ["--in-place", "--rounds", "1", "--size", "2", "--json", "--rivals", str(tmp_path)]
+    assert main([*names, *options]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    ours = [next(iter(result["contenders"].values())) for result in results]
+    # a few bytes take less than a tick of CPU time, a few tunnels no new page
+    coarse = {"idle", "growth-streams", "growth-bytes"}
+    assert all(told["median"] > 0 for told, result in zip(ours, results, strict=True)
+               if result["case"] not in coarse)  # fmt: skip
+    assert {told["also"].get("failed", 0) for told in ours} == {0}
+    assert "not installed: pproxy" in str(results[0]["notes"])
+
+
+def test_a_rival_that_refuses_is_counted(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as refuser:
+        port: int = refuser.getsockname()[1]
+
+        def refuse() -> None:
+            for _ in range(2):
+                peer, _ = refuser.accept()
+                with peer:
+                    peer.recv(4096)
+                    peer.sendall(b"HTTP/1.1 403 No\r\n\r\n")
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        told = storm(("127.0.0.1", port), by_connect("127.0.0.1", 9), count=2, at_once=2)
+        thread.join()
+    assert told.taken == []
+    assert told.failures == ["HTTP/1.1 403 No"] * 2
+
+
+def test_a_picture_is_drawn(tmp_path: Path) -> None:
+    need(plot.able())
+    case = Case("x", "a case, RTT 20 ms", "s", [Contender("ours", lambda: 1.0)], bound=0.5)
+    for rtts in ([20.0, 200.0], [None]):
+        file = tmp_path / f"{len(rtts)}.png"
+        plot.draw(file, [(rtt, run(case, 1)) for rtt in rtts])
+        assert file.read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_unknown_case_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ from gotunnel.modproxy.fetch import Fetched, Source
 from gotunnel.modproxy.flight import Gate
 from gotunnel.modproxy.target import Target
 from gotunnel.modproxy.version import is_canonical
-from gotunnel.modproxy.walk import Ask, Walk, discard
+from gotunnel.modproxy.walk import LOCAL, Ask, Walk, discard
 from gotunnel.storage.store import StoreError
 from gotunnel.tasks import in_thread
 
@@ -48,7 +48,6 @@ MEMORY = 64 << 20
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # no version has one, a terminal obeys them
 _SMALL = 256 << 10  # hashed in place: a thread costs more
 FOUL = frozenset({"sum.mismatch", "module.bad-zip", "http.captive-portal"})
-_NO_ROOM = frozenset({"disk.full", "cache.permission"})
 
 
 class Verifies(Protocol):
@@ -90,7 +89,7 @@ class Receiver:
                 try:
                     return await self._into(target, verifier, spool, priority())
                 except ModuleError as error:
-                    if error.finding not in _NO_ROOM:
+                    if error.finding not in LOCAL:
                         raise
                     failure = error
             assert failure is not None

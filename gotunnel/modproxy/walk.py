@@ -53,6 +53,9 @@ class Fetches(Protocol):
         """Close every connection."""
 
 
+LOCAL = frozenset({"disk.full", "cache.permission"})  # no source is to blame, and none does better
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What is fetched and how: at most `limit` bytes, into a file below `spool` or into memory.
@@ -116,7 +119,7 @@ class Walk:
         except ModuleError as error:
             if error.http_status in MISSING:
                 self.mirrors.answered(source, self._clock() - started)
-            else:
+            elif error.finding not in LOCAL:
                 self.mirrors.failed(source)
             raise
         took = None if ask.target.kind == "zip" else self._clock() - started
@@ -131,6 +134,8 @@ class Walk:
                 try:
                     return source, await self.fetch_from(source, ask)
                 except ModuleError as error:
+                    if error.finding in LOCAL:
+                        raise  # the next source would find our disk as full
                     errors[source.url] = error
             return None
         tasks = Tasks("hedge")
@@ -152,6 +157,8 @@ class Walk:
                     try:
                         fetched = task.result()
                     except ModuleError as error:
+                        if error.finding in LOCAL:
+                            raise
                         errors[source.url] = error
                         continue
                     if found is None:

@@ -188,10 +188,18 @@ def _cold(stack: contextlib.ExitStack, gotunnel: Sequence[str], setting: Setting
             Contender(HTTP, lambda: field.cold(command, field.by_http(hop))),
             Contender(DISK, lambda: field.cold(command, field.by_disk())),
         ],
-        [Aim(OURS, 1 / 15, SSH), Aim(OURS, 5), Aim(OURS, 2 * bound), Aim(SECOND, 1)],
+        [Aim(OURS, share(line), SSH), Aim(OURS, 2 * bound), Aim(SECOND, 1)],
         warm=False,
         bound=bound,
     )
+
+
+def share(line: Line) -> float:
+    """Of the time of `ssh -D`, what is aimed at: 1/4 up to 20 ms, 1/15 from 200 ms, 1/10 with loss."""
+    if line.loss:
+        return 1 / 10
+    rtt = min(max(2 * line.delay, 20), 200)
+    return 1 / (4 + 11 * (rtt - 20) / 180)
 
 
 def describe(line: Line) -> str:

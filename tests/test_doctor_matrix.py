@@ -1,0 +1,58 @@
+"""Doctor against every fault that it must tell apart, really made; and against networks that are well.
+
+The cases are in tests/faults; `python -m tests.faults` prints them as the README's table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from gotunnel.findings.kinds import KINDS
+from tests.conftest import need
+from tests.faults import bench, healthy
+from tests.faults.case import Case
+from tests.faults.matrix import CASES
+from tests.faults.world import World, can_be
+
+# what the promise names (seconds); a busy machine gets twice as much
+HEALTHY_ON_A_LONG_LINE, ALL_BLACK = 3.0, 15.0
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The network of all cases."""
+    need(*can_be())
+    with World(tmp_path_factory.mktemp("faults")) as made:
+        yield made
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
+def test_a_fault_is_named_and_its_fix_makes_go_work(world: World, case: Case) -> None:
+    outcome = bench.play(world, case)
+    assert not outcome.problems, "\n".join(outcome.problems)
+
+
+@pytest.mark.parametrize("name", healthy.NETWORKS)
+def test_no_false_alarm_where_all_is_well(world: World, name: str) -> None:
+    assert healthy.false_alarms(world, healthy.NETWORKS[name]) == ""
+
+
+def test_a_healthy_examination_is_quick_on_a_line_of_100_ms(world: World) -> None:
+    took, cause = healthy.seconds(world, slow=True)
+    print(f"\nhealthy, 100 ms line: {took:.1f} s (promised: {HEALTHY_ON_A_LONG_LINE:.0f} s)")
+    assert cause is None
+    assert took < 2 * HEALTHY_ON_A_LONG_LINE
+
+
+def test_an_examination_ends_where_nothing_answers(world: World) -> None:
+    took, cause = healthy.seconds(world, black=True)
+    print(f"\nall black-holed: {took:.1f} s (promised: {ALL_BLACK:.0f} s)")
+    assert cause == "dns.timeout"
+    assert took < 2 * ALL_BLACK
+
+
+def test_the_cases_are_of_the_catalogue_and_have_names_of_their_own() -> None:
+    assert {case.id for case in CASES} <= set(KINDS)
+    assert len({case.name for case in CASES}) == len(CASES)
