@@ -12,7 +12,7 @@ from tests.kill import KINDS, Outcome, Plan, lab_for, one_run, report
 from tests.lab import wanlab
 
 LONG = bool(os.environ.get("GOTUNNEL_SOAK"))
-RUNS = 10 if LONG else 2
+RUNS = 10 if LONG else 1
 PLAN = Plan() if LONG else Plan(zips=8, size=1_000_000, rate=20, kills=3, timeout=60)
 
 

@@ -26,6 +26,7 @@ from gotunnel.modproxy.zipsum import ZipSum
 from gotunnel.observe.events import Event, Fetch, Resume
 from gotunnel.pool.pool import Pool, Upstream
 from gotunnel.storage.disk import DiskStore
+from gotunnel.tasks import Tasks
 from tests.flaky_origin import Line, Manner, Origin, bytes_of, serving, sha
 from tests.modfakes import BASE, MODULE, VERSION, go_sum, project
 
@@ -289,7 +290,7 @@ def test_what_is_known_to_be_content(large: bytes) -> None:
 
 
 async def test_a_prefetch_that_can_keep_nothing_leaves_it_to_go(scene: Scene, large: bytes) -> None:
-    asking = asyncio.ensure_future(scene.proxy.ensure(parse(PATH), project(scene.sums)))
+    asking = Tasks("test").spawn("asking", scene.proxy.ensure(parse(PATH), project(scene.sums)))
     client = await scene.get()
     with pytest.raises(ModuleError) as caught:
         await asking

@@ -114,6 +114,8 @@ class ModProxy:
         try:
             got, _ = await self._get(target, project, priority)
             if got.coming is not None:
+                if got.take():
+                    discard(got.coming.fetched)
                 raise _no_room(target)
         except ModuleError as error:
             self._failed(target, started, error)

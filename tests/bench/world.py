@@ -146,8 +146,7 @@ class World:
 
     def keep(self, service: S) -> S:
         """Start a server that ends with the world.  Raises LabError."""
-        self._stack.callback(service.stop)
-        service.start()
+        self._stack.enter_context(service)
         return service
 
     def place(self, name: str) -> Path:
