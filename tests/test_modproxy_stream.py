@@ -26,7 +26,6 @@ from gotunnel.modproxy.zipsum import ZipSum
 from gotunnel.observe.events import Event, Fetch, Resume
 from gotunnel.pool.pool import Pool, Upstream
 from gotunnel.storage.disk import DiskStore
-from gotunnel.tasks import Tasks
 from tests.flaky_origin import Line, Manner, Origin, bytes_of, serving, sha
 from tests.modfakes import BASE, MODULE, VERSION, go_sum, project
 
