@@ -144,7 +144,7 @@ def check_story(out: str) -> None:
     counts = re.search(r"24 fetched: (\d+) by jump-1, (\d+) by jump-2", out)
     assert counts
     assert sum(map(int, counts.groups())) == 24
-    assert all(int(count) for count in counts.groups())
+    assert int(counts[2])  # jump-1 may be dead before it has carried any to its end
 
 
 def test_the_story_in_plain_lines(stand: Stand) -> None:
