@@ -247,3 +247,29 @@ async def test_a_probe_that_is_cancelled_leaves_its_way_usable() -> None:
         await asyncio.sleep(0.1)
         await tasks.close()
         assert scene.prober.due() == scene.ways
+
+
+async def test_a_slow_probe_is_no_verdict_while_others_bytes_come_the_same_way() -> None:
+    """A bulk transfer on a bad line holds a probe up for longer than its time."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(4) != b"bulk":
+            await silence(reader, writer)
+        while not writer.is_closing():
+            writer.write(b"more")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    async with serving(talk) as target:
+        scene = Scene(target, DirectDialer(), timeout=0.3)
+        bulk = await scene.pool.dial(target)
+        assert not await scene.prober.once(scene.ways[0])  # nothing comes by any stream: dead
+        assert scene.breakers == [("way0", "open", "hop.stalled")]
+        scene.ahead += 60.0
+        bulk.write(b"bulk")
+        await bulk.read_exactly(4)
+        scene.pool.settle(scene.ways[0])
+        before = list(scene.breakers)
+        assert not await scene.prober.once(scene.ways[0])
+        assert scene.breakers == before
+        bulk.abort()

@@ -6,7 +6,8 @@ Rules:
 - Probed is who needs it: a way out whose breaker is open and has rested, and one that has carried nothing for
   a whole interval.  One that works for the user right now needs no probe: one whose streams bring bytes, for
   that its dials succeed proves nothing either.
-- A probe's verdict goes where a dial's goes: `Pool.report`.
+- A probe's verdict goes where a dial's goes: `Pool.report`.  One that only took too long is no verdict while
+  other streams bring bytes the same way.
 """
 
 from __future__ import annotations
@@ -102,7 +103,8 @@ class Prober:
 
     async def once(self, upstream: Upstream) -> bool:
         """Probe one way out; True if it carried something."""
-        self._asked[upstream.name] = self._clock()
+        started = self._asked[upstream.name] = self._clock()
+        upstream.look(started)
         try:
             stream = await self._pool.try_one(upstream, self._target.address)
         except DialError:
@@ -111,6 +113,10 @@ class Prober:
             async with asyncio.timeout(self._timeout):
                 await _any_answer(stream, self._target)
         except (TimeoutError, StreamLost) as error:
+            upstream.look(self._clock())
+            if isinstance(error, TimeoutError) and upstream.carried_at > started:
+                upstream.breaker.no_verdict()  # others' bytes came meanwhile: slow on a bad line, not dead
+                return False
             words = "carries nothing" if isinstance(error, TimeoutError) else str(error)
             finding = "hop.stalled" if isinstance(error, TimeoutError) else "hop.closed"
             detail = f"{upstream.name}: a probe of {self._target.address}: {words}"
