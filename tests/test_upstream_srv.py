@@ -21,13 +21,25 @@ NAME = "_gotunnel-ssh._tcp.corp.example"
 A, B, C = Target("a", 22, 10, 0), Target("b", 22, 10, 30), Target("c", 2222, 5, 0)
 
 
+def free_port() -> int:
+    """For UDP and TCP, and none of those that the kernel hands out: asking for it could take it."""
+    for port in random.sample(range(20000, 30000), 50):
+        with (
+            contextlib.suppress(OSError),
+            socket.socket() as tcp,
+            socket.socket(type=socket.SOCK_DGRAM) as udp,
+        ):
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
 @contextlib.asynccontextmanager
 async def dnsmasq(directory: Path, *options: str) -> AsyncIterator[int]:
     """The port of such a server on loopback."""
     need((proc.tool("dnsmasq") is not None, "dnsmasq is not installed"))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         proc.need_tool("dnsmasq"), "--keep-in-foreground", "--conf-file=/dev/null",
         "--no-resolv", "--no-hosts",
