@@ -177,15 +177,16 @@ class Client:
                 self.count("silent: answers")
 
     async def trickle(self) -> None:
-        """A byte now and then."""
+        """A byte now and then, two at least."""
         async with self.stream("trickle " + " ".join(f"{gap:g}" for gap in GAPS)) as (reader, _):
-            while self.left > 0:
+            while (few := self.counts.get("trickle: bytes", 0) < 2) or self.left > 0:
+                wait = max(GAPS) + PATIENCE
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(max(self.left, 0.1), max(GAPS) + PATIENCE)):
+                    async with asyncio.timeout(wait if few else min(max(self.left, 0.1), wait)):
                         await reader.readexactly(1)
                         self.count("trickle: bytes")
                         continue
-                if self.left > 0:
+                if few or self.left > 0:
                     raise Ended("no byte came for a long time")
 
     async def bulk(self) -> None:

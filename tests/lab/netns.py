@@ -178,7 +178,7 @@ class Namespace:
         self.delete()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Link:
     """A cable from namespace `a` to namespace `b`."""
 
@@ -186,14 +186,27 @@ class Link:
     device_a: str
     b: Namespace
     device_b: str
+    is_cut: bool = False
 
     def cut(self) -> None:
         """Take b's end down: what a sends is lost, and after some seconds it is told "no route to host"."""
         self.b.ip("link", "set", self.device_b, "down")
+        self.is_cut = True
 
     def mend(self) -> None:
-        """Undo `cut`."""
+        """Undo `cut`: when it returns, what a sends arrives."""
+        if not self.is_cut:
+            return
         self.b.ip("link", "set", self.device_b, "up")
+
+        def carries() -> bool:
+            return "LOWER_UP" in self.a.ip("link", "show", self.device_a)
+
+        # the kernel tells a's end at most once a second; a question for b's address that was asked in vain
+        # while the link was down would still end in "no route to host"
+        proc.wait_until(f"{self.device_a} of {self.a.label} to carry", carries)
+        self.a.ip("neighbour", "flush", "dev", self.device_a)
+        self.is_cut = False
 
 
 def link(a: Namespace, b: Namespace, address_a: str, address_b: str) -> Link:
