@@ -230,7 +230,24 @@ async def test_basic_is_not_sent_in_clear_beside_something_stronger(
     if "Digest" in offer:
         assert "in clear" in error.detail
     else:
-        assert "pip install 'gotunnel[kerberos]'" in error.detail
+        assert "pip install 'gotunnel[ntlm]'" in error.detail
+
+
+@pytest.mark.parametrize(
+    ("installed", "advice"), [(False, "pip install 'gotunnel[kerberos]'"), (True, "kinit gets a ticket")]
+)
+async def test_without_a_password_a_ticket_is_advised(
+    installed: bool, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
+
+    async def no_ticket(self: Login, scheme: str) -> str:
+        raise DialError("proxy.auth-required", "no ticket", blame=Blame.CREDENTIALS)
+
+    monkeypatch.setattr(Login, "_start", no_ticket)
+    proxy = Proxy(lambda *_: (407, ["Negotiate"], True))
+    async with proxy.dialer(user="", password="") as dialer:
+        assert advice in (await refused(dialer)).detail
 
 
 async def test_without_a_password_the_error_says_what_is_wanted() -> None:

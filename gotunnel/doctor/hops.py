@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 from gotunnel.address import redact
 from gotunnel.errors import Blame, DialError
 from gotunnel.findings.catalogue import Finding, finding
-from gotunnel.upstream.dialer import Dialer
 
 _HOPS_OWN = ("ssh.", "proxy.", "socks.", "hop.")
 _THEN = re.compile(r"then: (?P<command>ssh-key(?:scan|gen) .+)$")
@@ -32,14 +31,6 @@ def is_of_hop(error: DialError) -> bool:
     if error.charges_hop or error.blame is Blame.POLICY:
         return True
     return bool(error.hop) and error.finding.startswith(_HOPS_OWN)
-
-
-async def hop_findings(name: str, dialer: Dialer, error: DialError) -> list[Finding]:
-    """What is wrong with the way `name` itself, from an error of a dial through it.
-
-    The dialer isn't asked again: another log-in tells no more, and a server may punish it.
-    """
-    return [hop_finding(error, via=name)] if is_of_hop(error) else []
 
 
 def hop_finding(error: DialError, *, via: str, target: str = "") -> Finding:
@@ -180,7 +171,8 @@ def _proxy_fix(id: str, hop: _Hop, target: str, asked: tuple[str, ...]) -> tuple
     if id == "proxy.auth-required":
         login = f"gotunnel run --via '{hop.scheme or 'http'}://USER@{hop.address}?password_file=FILE' -- go …"
         if asked and not {"Basic", "Digest"} & set(asked):
-            return ("pip install 'gotunnel[kerberos]'   # NTLM and Negotiate", "kinit", login)
+            ticket = ("pip install 'gotunnel[kerberos]'", "kinit") if "Negotiate" in asked else ()
+            return ("pip install 'gotunnel[ntlm]'   # for a password", login, *ticket)
         return (login,)
     if id == "proxy.denied":
         return (f"ask who runs {hop.label} to allow CONNECT to {target}",)

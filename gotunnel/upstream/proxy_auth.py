@@ -9,7 +9,8 @@ Rules:
 - A password that was judged wrong is not tried again with another scheme, and not soon: directories lock
   accounts after a few failures.
 - NTLM and Negotiate log in a connection, not a request: all their rounds are on the same one.
-- pyspnego (the extra `kerberos`) is imported when a proxy asks for it, in a thread: Kerberos asks a server.
+- pyspnego (the extra `ntlm`; `kerberos` for tickets) is imported when a proxy asks for it, in a thread:
+  Kerberos asks a server.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ T = TypeVar("T")
 REFUSED_WAIT = 60.0  # seconds until a refused password may be tried again
 _MOST_ROUNDS = 6  # asked in vain, a stale nonce, and three of NTLM
 _NAMES = {"basic": "Basic", "digest": "Digest", "ntlm": "NTLM", "negotiate": "Negotiate"}
-_EXTRA = "pip install 'gotunnel[kerberos]'"
+_EXTRAS = {"ntlm": "pip install 'gotunnel[ntlm]'", "negotiate": "pip install 'gotunnel[kerberos]'"}
 
 
 class ProxyAuth:
@@ -116,7 +117,7 @@ class Login:
         schemes = {challenge.scheme for challenge in offered}
         self._scheme, self._context = "", None
         has_spnego = importlib.util.find_spec("spnego") is not None
-        tickets = has_spnego and importlib.util.find_spec("gssapi") is not None
+        tickets = all(importlib.util.find_spec(name) is not None for name in ("spnego", "gssapi", "krb5"))
         for scheme, usable in (
             ("negotiate", tickets),
             ("ntlm", has_spnego and self._has_password),
@@ -132,14 +133,17 @@ class Login:
             return self._digest(digest)
         if self._has_password and "basic" in schemes and (self._kept.tls or schemes == {"basic"}):
             return await self._start("basic")
-        raise self._error(self._what_is_missing(schemes, has_spnego))
+        raise self._error(self._what_is_missing(schemes, has_spnego, tickets))
 
-    def _what_is_missing(self, schemes: set[str], has_spnego: bool) -> str:
+    def _what_is_missing(self, schemes: set[str], has_spnego: bool, tickets: bool) -> str:
         names = ", ".join(_NAMES[s] for s in _NAMES if s in schemes)
         others = one_line(", ".join(sorted(schemes - _NAMES.keys())), 60)
         words = f"wants a login ({names or others or 'it does not say which'})"
-        if schemes & {"ntlm", "negotiate"} and not has_spnego:
-            words += f"; for NTLM and Negotiate: {_EXTRA}"
+        if schemes & {"ntlm", "negotiate"} and self._has_password and not has_spnego:
+            words += f"; {_EXTRAS['ntlm']} can do that with your password"
+        elif "negotiate" in schemes and not self._has_password:
+            words += "; kinit gets a ticket" if tickets else f"; {_EXTRAS['negotiate']} can do that with a ticket"
+            words += ", or put USER:PASSWORD@ before its host"
         elif names and not self._has_password:
             words += "; put USER:PASSWORD@ before its host, or USER@ and ?password_file=FILE"
         elif "basic" in schemes:
@@ -195,7 +199,8 @@ class Login:
         try:
             return await in_thread(f"login {self._kept.label}", job)
         except ImportError as error:
-            raise self._error(f"{_NAMES[self._scheme]} needs pyspnego: {_EXTRA}") from error
+            extra = _EXTRAS[self._scheme]
+            raise self._error(f"{_NAMES[self._scheme]} needs pyspnego: {extra}") from error
         except Exception as error:  # what a strange token makes of it is anybody's guess
             words = f"{_NAMES[self._scheme]} failed: {type(error).__name__}"
             if type(error).__module__.startswith("spnego"):  # others may repeat what they choked on
