@@ -303,3 +303,14 @@ def test_a_team_shares_it_over_tls_with_a_password(home: Home) -> None:
     ran = subprocess.run([*by, "--noproxy", "", "-p", plain], capture_output=True, text=True, check=False)
     assert ran.stdout == "v1.0.0\n", ran.stderr
     assert running["proxy"].startswith("https://team:")
+
+
+def test_a_project_with_a_large_go_sum_is_let_in(home: Home) -> None:
+    home.start()
+    project = home.corpus.write_project(home.directory / "project")
+    with (project / "go.sum").open("a") as sums:
+        sums.writelines(f"big.example/m{n} v1.0.0 h1:{'A' * 43}=\n" for n in range(30_000))
+    ran, events = home.run(["go", "-C", str(project), "list", "-m"])
+    assert ran.returncode == 0, ran.stderr
+    running = json.loads((home.directory / "run" / "gotunnel" / "server.json").read_text())
+    assert events[0]["proxy"] == running["proxy"].rpartition("@")[2]

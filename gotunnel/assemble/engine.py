@@ -15,6 +15,7 @@ from gotunnel.config.model import Config, Tls
 from gotunnel.errors import ConfigError, DialError
 from gotunnel.listener.auth import USER, Keys, new_secret
 from gotunnel.listener.proxy import Endpoint
+from gotunnel.listener.sockets import reached_at
 from gotunnel.listener.tls import server_context
 from gotunnel.observe.events import Emit
 from gotunnel.openfiles import raise_limit
@@ -57,9 +58,7 @@ class Engine:
         """The endpoint's URL with these credentials, "" for none."""
         credentials = f"{quote(user, '')}:{quote(secret, '')}@" if secret else ""
         assert self.address is not None
-        # who listens on every address is reached by loopback
-        where = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address.host, self.address.host)  # noqa: S104
-        return f"{self.scheme}://{credentials}{HostPort(where, self.address.port)}"
+        return f"{self.scheme}://{credentials}{reached_at(self.address)}"
 
     async def start(self, where: HostPort | socket.socket, *, warm_after: float | None = 0.0) -> HostPort:
         """Listen, and begin to open the ways out, which nobody waits for.  Raises ConfigError.

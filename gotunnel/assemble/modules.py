@@ -26,7 +26,7 @@ from gotunnel.config.model import Config, Tls
 from gotunnel.errors import ConfigError, DialError, ModuleError
 from gotunnel.goenv import Found, with_mirrors
 from gotunnel.listener.auth import matches, new_secret
-from gotunnel.listener.sockets import address_of, bind
+from gotunnel.listener.sockets import address_of, bind, reached_at
 from gotunnel.listener.tls import server_context
 from gotunnel.observe.events import RUN, Emit
 from gotunnel.upstream.dialer import Stream, Ways
@@ -161,6 +161,12 @@ class Modules:
         await self._server.start(self._socket)
         return self.address
 
+    def url(self, secret: str) -> str:
+        """Its URL for whom `secret` lets in; "" is the shared mode."""
+        assert self.address is not None
+        scheme = "https" if self._tls.cert else "http"
+        return f"{scheme}://{reached_at(self.address)}/{secret}".rstrip("/")
+
     @property
     def shared(self) -> bool:
         """Whether it serves below `/` too: who comes shows a password or a certificate, in TLS."""
@@ -219,12 +225,11 @@ class Modules:
         )
         self._of[run_id] = proxy
         assert self._server is not None
-        assert self.address is not None
         secret = "" if everybody else secret or new_secret()
         self._server.add(secret, project)
         goproxy = child_goproxy(
             sources,
-            f"{'https' if self._tls.cert else 'http'}://{self.address}/{secret}".rstrip("/"),
+            self.url(secret),
             filtered=bool(self._config.go.filter),
             offline=self._offline,
         )

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aiohttp import web
     from aiohttp.web_request import BaseRequest
 
-BODY = 1 << 20  # bytes of a request's body
+BODY = 16 << 20  # bytes of a request's body: a run tells its go.sum
 CONNECTIONS = 256
 LISTENERS = 64  # of /events
 HEAD = 20.0  # seconds for the first head
@@ -99,9 +99,16 @@ class Admin:
         self._files = await in_thread("status page", load)
         address = sock.getsockname()
         self._name = f"gotunnel-{address[1]}" if isinstance(address, tuple) else "gotunnel"
-        self._http = http = self._web.Server(self._handle, handler_cancellation=True)
-        protocol = _protocol_class(self._web)
         loop = asyncio.get_running_loop()
+
+        def request(*parts: Any) -> BaseRequest:
+            made: BaseRequest = self._web.BaseRequest(*parts, loop, client_max_size=BODY)
+            return made
+
+        self._http = http = self._web.Server(
+            self._handle, request_factory=request, handler_cancellation=True
+        )
+        protocol = _protocol_class(self._web)
         self._listener = await loop.create_server(
             lambda: protocol(
                 http, loop=loop, access_log=None, keepalive_timeout=KEEP_ALIVE, lingering_time=1.0

@@ -49,16 +49,16 @@ from gotunnel.daemon.state import (
     state_directory,
 )
 from gotunnel.daemon.webhook import Webhook, secret_from
-from gotunnel.errors import ConfigError
+from gotunnel.errors import ConfigError, DialError
 from gotunnel.goenv import first_source, read, with_mirrors
 from gotunnel.listener.auth import new_secret
-from gotunnel.listener.sockets import bind
+from gotunnel.listener.sockets import bind, reached_at
 from gotunnel.modproxy.gosum import GoSum
 from gotunnel.observe.alert import Alerts
 from gotunnel.observe.events import Emit
 from gotunnel.observe.logs import register_secret, set_level
 from gotunnel.pool.probe import Prober, ProbeTarget
-from gotunnel.tasks import Backoff, Tasks
+from gotunnel.tasks import Backoff, Tasks, in_thread
 from gotunnel.upstream.spec import Chain
 
 DRAIN = 10.0  # seconds for clients to come to their end when the service stops
@@ -93,6 +93,7 @@ class Service:
         self._why = "starting"
         self._refused = ""  # why the last reload was
         self._reloading = asyncio.Lock()
+        self._runs: Runs | None = None
         self.observed = Observed()
         self.traffic = Traffic()
         self._discoveries = Discoveries(self._reload_soon)
@@ -157,7 +158,7 @@ class Service:
             config,
             ways,
             emit=emit,
-            on_failure=lambda target, error: self._runs.failed(target, error),
+            on_failure=self._failed,
             tell=self._setup.tell,
             adjust=self._setup.adjust,
             secret=secret,
@@ -173,7 +174,7 @@ class Service:
             store,
             emit=emit,
             tell=self._setup.tell,
-            on_failure=lambda target, error: self._runs.failed(target, error),
+            on_failure=self._failed,
             shared=True,
         )
         stack.push_async_callback(modules.close)
@@ -183,11 +184,11 @@ class Service:
             stack.push_async_callback(webhook.close)
             webhook.start()
             emit.add(webhook)
-        self._runs = Runs(engine, modules)
-        stack.push_async_callback(self._runs.close)
-        self._runs.start()
-        emit.add(self._runs)
-        self._found = await asyncio.to_thread(read, os.environ)
+        self._runs = runs = Runs(engine, modules)
+        stack.push_async_callback(runs.close)
+        runs.start()
+        emit.add(runs)
+        self._found = await in_thread("go env", lambda: read(os.environ))
         # for shells that took `gotunnel env`
         mirrors = config.go.mirrors
         self.shell = await modules.open(self._found, GoSum(), run_id="", mirrors=mirrors, secret=secret)
@@ -205,8 +206,8 @@ class Service:
             time.time(),
             __version__,
             engine.proxy_url,
-            f"http://{modproxy}/{secret}",
-            f"http://{admin}",
+            modules.url(secret),
+            f"http://{reached_at(admin)}",
             token,
         )
         save_running(self._runtime, running, self._setup.profile)
@@ -245,7 +246,13 @@ class Service:
     @property
     def runs(self) -> Runs:
         """The runs that use us."""
+        assert self._runs is not None
         return self._runs
+
+    def _failed(self, target: HostPort, error: DialError) -> None:
+        """Clients may come, and fail, while we are still being put together."""
+        if self._runs is not None:
+            self._runs.failed(target, error)
 
     def environment(self) -> dict[str, object]:
         """What `gotunnel env` is told."""
@@ -296,7 +303,7 @@ class Service:
         up = sum(not u.is_down for u in upstreams)
         streams = self._engine.graph.open_streams
         return (
-            f"{up} of {len(upstreams)} ways out up, {streams} streams, {len(self._runs)} runs{self._refused}"
+            f"{up} of {len(upstreams)} ways out up, {streams} streams, {len(self.runs)} runs{self._refused}"
         )
 
     async def _keep_status(self) -> None:
@@ -310,12 +317,11 @@ class Service:
     async def _feed(self, every: float) -> None:
         """The watchdog gets its food as long as our own listener answers."""
         assert self._engine.address is not None
-        where = self._engine.address
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host)  # noqa: S104
+        where = reached_at(self._engine.address)
         while True:
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(every * 2):
-                    reader, writer = await asyncio.open_connection(host, where.port)
+                    reader, writer = await asyncio.open_connection(where.host, where.port)
                     try:
                         writer.write(b"GET / HTTP/1.1\r\nHost: gotunnel\r\nConnection: close\r\n\r\n")
                         if await reader.read(1):

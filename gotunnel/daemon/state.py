@@ -5,7 +5,7 @@ Rules:
   on working; `server.json` in the runtime directory says where a running service listens.
 - Both are 0600, written atomically, in directories that are ours alone (0700): one that belongs to somebody
   else is refused, since who owns it could hand us their own proxy.
-- A runtime file may be stale: `Running.alive` tells.
+- A runtime file may be stale: whether somebody listens there only a connection tells.
 """
 
 from __future__ import annotations
@@ -108,17 +108,6 @@ def forget_running(directory: Path, profile: str = "") -> None:
     """The service ends."""
     with contextlib.suppress(OSError):
         (directory / file_name("server", profile)).unlink()
-
-
-def is_alive(running: Running) -> bool:
-    """Whether its process is there; whether it listens only a connection tells."""
-    try:
-        os.kill(running.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _typed(kind: type[T], found: Mapping[str, Any]) -> T | None:

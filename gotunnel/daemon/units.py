@@ -20,7 +20,6 @@ from pathlib import Path
 
 from gotunnel.daemon.activation import NAMES
 
-OLDEST = 247  # LoadCredential=, ProcSubset=
 PROGRAM = "/usr/bin/env gotunnel"  # of the files in systemd/; `service install` writes an absolute path
 PORTS: Mapping[str, int] = dict(zip(NAMES, (4480, 4481, 4482), strict=True))
 WORDS = {"proxy": "HTTP and SOCKS proxy", "modproxy": "Go module proxy", "admin": "status page and metrics"}

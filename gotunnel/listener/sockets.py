@@ -44,6 +44,11 @@ def bind(address: HostPort, key: str) -> socket.socket:
     return listening
 
 
+def reached_at(address: HostPort) -> HostPort:
+    """Where a client on this machine reaches it: who listens on every address is reached by loopback."""
+    return HostPort({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port)  # noqa: S104
+
+
 def address_of(listening: socket.socket) -> HostPort:
     """Where it listens."""
     host, port = listening.getsockname()[:2]
