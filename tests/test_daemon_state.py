@@ -12,7 +12,6 @@ from gotunnel.daemon.state import (
     Kept,
     Running,
     forget_running,
-    is_alive,
     load_kept,
     load_running,
     runtime_directory,
@@ -48,7 +47,6 @@ def test_a_running_service_is_found_until_it_ends(tmp_path: Path) -> None:
     save_running(tmp_path, RUNNING, "team")
     assert load_running(tmp_path) is None
     assert load_running(tmp_path, "team") == RUNNING
-    assert is_alive(RUNNING)
     forget_running(tmp_path, "team")
     assert load_running(tmp_path, "team") is None
 

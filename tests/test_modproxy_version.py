@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from gotunnel.modproxy.version import fits, is_canonical, is_pseudo, is_valid, key
+from gotunnel.modproxy.version import fits, is_canonical, is_valid, key
 
 ORDERED = [
     "v0.0.0-20200101000000-abcdefabcdef", "v0.0.1-alpha", "v0.0.1-alpha.1", "v0.0.1-alpha.beta",
@@ -40,15 +40,6 @@ def test_canonical() -> None:
         assert not is_canonical(other)
     assert is_valid("v1.2")
     assert not is_valid("v1.2-pre")
-
-
-def test_pseudo() -> None:
-    for yes in ("v0.0.0-20200101000000-abcdefabcdef", "v1.2.4-0.20200101000000-abcdefabcdef",
-                "v1.2.3-pre.0.20200101000000-abcdefabcdef",
-                "v2.0.1-0.20200101000000-abcdefabcdef+incompatible"):  # fmt: skip
-        assert is_pseudo(yes)
-    for no in ("v1.2.3", "v1.2.3-20200101000000-abcdefabcdef", "v0.0.0-2020-abcdef"):
-        assert not is_pseudo(no)
 
 
 @pytest.mark.parametrize(

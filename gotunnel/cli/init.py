@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from gotunnel.address import one_line, redact
 from gotunnel.cli.init_file import Answers, render, write
 from gotunnel.errors import ConfigError, GotunnelError, UsageError
+from gotunnel.tasks import in_thread
 
 if TYPE_CHECKING:
     from gotunnel.upstream.asking import Ask
@@ -162,11 +163,10 @@ async def _told(test: Test, tell: Callable[[str], None], via: str, mirrors: list
 
 
 async def _first_source() -> str:
-    import asyncio
 
     from gotunnel.goenv import first_source, read
 
-    return first_source((await asyncio.to_thread(read, os.environ)).goproxy) or _SOURCE
+    return first_source((await in_thread("go env", lambda: read(os.environ))).goproxy) or _SOURCE
 
 
 def _shown(via: str) -> str:

@@ -23,6 +23,7 @@ from gotunnel.config.model import Config
 from gotunnel.errors import Blame, DialError
 from gotunnel.goenv import read
 from gotunnel.observe.events import Emit, Ready, from_record
+from gotunnel.tasks import in_thread
 
 if TYPE_CHECKING:
     from gotunnel.child.retry import Runner
@@ -62,7 +63,7 @@ class RemoteHealth:
 
     async def refresh(self) -> HostPort | None:
         try:
-            self._known = await asyncio.to_thread(self._server.ask, "GET", f"/api/runs/{self._run}")
+            self._known = await in_thread("ask", lambda: self._server.ask("GET", f"/api/runs/{self._run}"))
         except ServerError as error:
             gone = ["the service", "hop.closed", str(error)]
             self._known = {"all_down": True, "failures": [gone], "no_way": "127.0.0.1:1"}
@@ -84,7 +85,7 @@ async def remote_parts(
     """Be let in; `stack` says goodbye.  Raises ServerError, ConfigError."""
     from gotunnel.daemon.runs import describe
 
-    found = await asyncio.to_thread(read, os.environ)
+    found = await in_thread("go env", lambda: read(os.environ))
     project = await project_of(args.argv, found)
     mirrors = [*args.mirror, *config.go.mirrors]
     asked: dict[str, Any] = {
@@ -97,7 +98,7 @@ async def remote_parts(
         "directory": os.getcwd(),
         "env": dict(project.settings.env),
     }
-    told = await asyncio.to_thread(server.ask, "POST", "/api/runs", asked)
+    told = await in_thread("ask", lambda: server.ask("POST", "/api/runs", asked))
     asked |= {"again": told.get("again"), "prefetch": False}
     over = threading.Event()
     run = str(told["id"])

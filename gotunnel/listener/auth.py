@@ -77,11 +77,6 @@ class Keys:
         return found
 
 
-def allowed(header: str, secret: str, user: str = "") -> bool:
-    """Is this Proxy-Authorization value right?  An empty `secret` allows everybody, an empty `user` any."""
-    return Keys(secret, user).whose(header) is not None
-
-
 def matches(name: bytes, given: bytes, secret: str, user: str = "") -> bool:
     """Is this user's password right?"""
     return Keys(secret, user).owner(name, given) is not None

@@ -21,6 +21,7 @@ from typing import Literal
 
 from gotunnel.modproxy import target
 from gotunnel.modproxy.dirhash import escape
+from gotunnel.modproxy.gocommand import minor
 from gotunnel.modproxy.gosum import GoSum
 from gotunnel.modproxy.modfile import ModFile, Replace
 from gotunnel.modproxy.version import is_valid, key
@@ -100,7 +101,7 @@ def closure(
                 zips.add((replaced.new.path, replaced.new.version))
             elif need.path not in own:
                 zips.add((need.path, need.version))
-    if workspace or any(_minor(main.go) < 17 for main in mains):
+    if workspace or any(minor(main.go) < 17 for main in mains):
         # the graph decides: what is required may be raised by somebody else's need
         zips = (zips & sums) | _highest(sums)
     items = {Item(module, version, "mod") for module, version in mods | zips}
@@ -122,19 +123,12 @@ def toolchain(mains: Sequence[ModFile], platform: str) -> Item | None:
     """
     wanted = [main.toolchain for main in mains if main.toolchain not in ("", "default")]
     for main in mains:
-        if _minor(main.go) >= 21:
+        if minor(main.go) >= 21:
             wanted.append(f"go{main.go}" if main.go.count(".") > 1 else f"go{main.go}.0")
     if not wanted:
         return None
     best = max(wanted, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
     return Item(TOOLCHAIN, f"v0.0.1-{best}.{platform}", "zip")
-
-
-def _minor(go: str) -> int:
-    """17 of 1.17.3; a go.mod without a go line is read as go 1.16."""
-    parts = go.split(".")
-    digits = re.match(r"\d+", parts[1]) if len(parts) > 1 else None
-    return int(digits[0]) if digits else 16
 
 
 def _highest(sums: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from gotunnel.address import one_line
 from gotunnel.errors import ConfigError, UsageError
-from gotunnel.modproxy.modfile import Version, _Line, _replace, _statements, parse_mod, parse_work
+from gotunnel.modproxy.modfile import Line, Version, parse_mod, parse_work, read_replace, statements
 from gotunnel.modproxy.version import is_canonical
 
 MARK = "// gotunnel replace"
@@ -74,7 +74,7 @@ def standins(text: str, file: str = "go.work") -> tuple[Standin, ...]:
     parse_work(text, file)
     found = []
     for line in _replaces(text, file):
-        replace = _replace(line.words)
+        replace = read_replace(line.words)
         if replace.is_local:
             mine = line.comment.strip() == MARK
             found.append(Standin(replace.old, replace.new.path, line.number, mine))
@@ -86,8 +86,8 @@ def _lines(text: str) -> list[str]:
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
-def _replaces(text: str, file: str) -> Iterator[_Line]:
-    return (line for verb, line in _statements(file, text, _BLOCKS) if verb == "replace")
+def _replaces(text: str, file: str) -> Iterator[Line]:
+    return (line for verb, line in statements(file, text, _BLOCKS) if verb == "replace")
 
 
 def new_work(go: str, *, owns_sums: bool) -> str:
@@ -205,7 +205,7 @@ def carried(mod: str, work: tuple[Standin, ...], root: Path) -> str:
     taken = set()
     parse_mod(mod)
     for line in _replaces(mod, "go.mod"):
-        old = _replace(line.words).old
+        old = read_replace(line.words).old
         path = mine.get(old) or mine.get(Version(old.path))
         if path is None:
             continue

@@ -103,7 +103,7 @@ def parse_mod(text: str | bytes, file: str = "go.mod", *, lax: bool = False) -> 
     Raises ModFileError.
     """
     reader = _Reader(file, _BLOCKS, lax=lax)
-    for verb, line in _statements(file, _text(text), _BLOCKS):
+    for verb, line in statements(file, _text(text), _BLOCKS):
         if verb in _WORK_ONLY or (lax and verb not in {"go", "module", "retract", "require", "ignore"}):
             continue
         reader.take(verb, line)
@@ -113,7 +113,7 @@ def parse_mod(text: str | bytes, file: str = "go.mod", *, lax: bool = False) -> 
 def parse_work(text: str | bytes, file: str = "go.work") -> ModFile:
     """A go.work.  Raises ModFileError."""
     reader = _Reader(file, _WORK_BLOCKS)
-    for verb, line in _statements(file, _text(text), _WORK_BLOCKS):
+    for verb, line in statements(file, _text(text), _WORK_BLOCKS):
         if verb in _WORK_ALLOWS:
             reader.take(verb, line)
     return reader.done()
@@ -134,7 +134,7 @@ def is_directory(path: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class Line:
     number: int
     words: tuple[str, ...]
     comment: str = ""
@@ -145,7 +145,7 @@ class _Line:
         return fields == ["indirect"] or (len(fields) > 1 and fields[0] == "indirect;")
 
 
-def _lines(file: str, text: str) -> Iterator[_Line]:
+def _lines(file: str, text: str) -> Iterator[Line]:
     """The lines that hold more than space and a comment."""
     number = start = 1
     words: list[str] = []
@@ -158,7 +158,7 @@ def _lines(file: str, text: str) -> Iterator[_Line]:
         position, piece = match.end(), match[0]
         if piece == "\n":
             if words:
-                yield _Line(start, tuple(words), comment)
+                yield Line(start, tuple(words), comment)
             number += 1
             words, comment = [], ""
         elif match.lastgroup == "comment":
@@ -171,7 +171,7 @@ def _lines(file: str, text: str) -> Iterator[_Line]:
             words.append(piece)
             number += piece.count("\n")  # a backslash within quotes takes the end of the line, too
     if words:
-        yield _Line(start, tuple(words), comment)
+        yield Line(start, tuple(words), comment)
 
 
 def _unprintable(word: str) -> int:
@@ -186,7 +186,7 @@ def _lexical(text: str, position: int) -> str:
     return f"unexpected character {text[position]!a}"
 
 
-def _statements(file: str, text: str, blocks: set[str]) -> Iterator[tuple[str, _Line]]:
+def statements(file: str, text: str, blocks: set[str]) -> Iterator[tuple[str, Line]]:
     """Each directive with its arguments, those in blocks too."""
     verb, opened = "", 0
     for line in _lines(file, text):
@@ -205,7 +205,7 @@ def _statements(file: str, text: str, blocks: set[str]) -> Iterator[tuple[str, _
             # a block of a directive that isn't known is skipped whole
             verb = head[0] if len(head) == 1 and head[0] in blocks else ""
         else:
-            yield words[0], _Line(line.number, words[1:], line.comment)
+            yield words[0], Line(line.number, words[1:], line.comment)
     if opened:
         raise ModFileError(file, opened, "this block has no )")
 
@@ -225,7 +225,7 @@ class _Reader:
     retract: list[tuple[str, str]] = field(default_factory=list)
     plain: dict[str, list[str]] = field(default_factory=lambda: {"tool": [], "ignore": [], "use": []})
 
-    def take(self, verb: str, line: _Line) -> None:
+    def take(self, verb: str, line: Line) -> None:
         """One statement.  Raises ModFileError."""
         words = line.words
         try:
@@ -238,7 +238,7 @@ class _Reader:
                 else:
                     self.exclude.append(Version(path, version))
             elif verb == "replace":
-                self.replace.append(_replace(words))
+                self.replace.append(read_replace(words))
             elif verb == "retract":
                 self._retract(words)
             elif verb == "godebug":
@@ -297,7 +297,7 @@ def _want(words: Sequence[str], count: int, usage: str) -> Sequence[str]:
     return words
 
 
-def _replace(words: Sequence[str]) -> Replace:
+def read_replace(words: Sequence[str]) -> Replace:
     arrow = 1 if words[1:2] == ("=>",) else 2
     if words[arrow : arrow + 1] != ("=>",) or len(words) - arrow not in (2, 3):
         raise ValueError("want: replace MODULE [VERSION] => DIRECTORY, or => MODULE VERSION")

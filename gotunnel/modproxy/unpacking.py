@@ -14,7 +14,6 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import tempfile
@@ -112,7 +111,7 @@ class _Import:
             if item is not None:
                 await self._module(item, entry, path)
             else:
-                await self._own(entry, await asyncio.to_thread(path.read_bytes))
+                await self._own(entry, await in_thread("read", path.read_bytes))
         if wanted:
             raise BundleError(f"the bundle is broken: {len(wanted)} files that it lists aren't in it")
         await self._records_in()

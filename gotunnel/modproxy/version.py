@@ -20,7 +20,6 @@ _SEMVER = re.compile(
     rf"v(?P<major>{_NUMBER})(?:\.(?P<minor>{_NUMBER})(?:\.(?P<patch>{_NUMBER})"
     rf"(?P<pre>-{_PRE}(?:\.{_PRE})*)?(?P<build>\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?)?)?"
 )
-_PSEUDO = re.compile(r"v[0-9]+\.(?:0\.0-|\d+\.\d+-(?:[^+]*\.)?0\.)\d{14}-[A-Za-z0-9]+(?:\+[0-9A-Za-z.-]+)?")
 _MAJOR = re.compile(r"/v([2-9]|[1-9][0-9]+)$")
 _GOPKG = re.compile(r"\.v([0-9]+)(?:-unstable)?$")
 
@@ -36,11 +35,6 @@ def is_canonical(version: str) -> bool:
     """Whether it stands for itself: complete, with no build but `+incompatible`."""
     found = _SEMVER.fullmatch(version)
     return found is not None and found["patch"] is not None and found["build"] in (None, "+incompatible")
-
-
-def is_pseudo(version: str) -> bool:
-    """Whether it is a pseudo-version, made of a time and a commit."""
-    return version.count("-") >= 2 and is_valid(version) and _PSEUDO.fullmatch(version) is not None
 
 
 def key(version: str) -> Key:

@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-STRATEGIES = ("ordered", "fastest", "round-robin")
-
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
