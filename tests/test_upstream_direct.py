@@ -88,9 +88,10 @@ async def test_a_source_or_interface_that_is_not_there_is_this_ways_own_fault() 
         assert (error.finding, error.blame, error.hop) == ("net.unreachable", Blame.HOP, foreign.label)
         six = await refusal_of(DirectDialer(source="::1", label="direct:?source=::1"), target)
         assert (six.finding, six.blame) == ("net.unreachable", Blame.HOP)
-        if hasattr(socket, "SO_BINDTODEVICE") and os.geteuid() == 0:
-            error = await refusal_of(DirectDialer(interface="gt-none0", label="direct:?interface=x"), target)
+        for wanted in (target, HostPort("no-such-name.invalid", 80)):
+            error = await refusal_of(DirectDialer(interface="gt-none0", label="direct:?interface=x"), wanted)
             assert (error.finding, error.blame) == ("net.unreachable", Blame.HOP)
+            assert "no such interface" in error.detail
 
 
 @pytest.mark.parametrize(
