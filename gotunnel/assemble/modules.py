@@ -133,7 +133,7 @@ class Modules:
         shared: bool = False,
     ) -> None:
         """`shared`: for others too, and so inside TLS where that is configured."""
-        self._config = config
+        self._config, self._for_others = config, shared
         self._tls = config.listen.tls if shared else Tls()
         self._ways: Ways = _Reporting(ways, on_failure)
         self._emit, self._tell = emit, tell
@@ -169,15 +169,18 @@ class Modules:
 
     @property
     def shared(self) -> bool:
-        """Whether it serves below `/` too: who comes shows a password or a certificate, in TLS."""
-        named = self._config.listen.auth.mode == "user"
-        return bool(self._tls.cert) and (named or bool(self._tls.client_ca))
+        """Whether it serves below `/` too: who comes shows a password or a certificate.
+
+        go sends a password in TLS only, which may also be that of a balancer before us.
+        """
+        listen = self._config.listen
+        return self._for_others and (listen.auth.mode == "user" or bool(listen.tls.client_ca))
 
     def _check(self) -> Callable[[str, str], bool] | None:
         """What a user and a password are held against, in the shared mode."""
-        user, secret = credentials(self._config)
-        if not user or not self.shared:
+        if not self.shared or self._config.listen.auth.mode != "user":
             return None
+        user, secret = credentials(self._config)
         return lambda name, given: matches(name.encode(), given.encode(), secret, user)
 
     async def answer(self, path: str, project: Project, *, priority: int = 0) -> Answer:

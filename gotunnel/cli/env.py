@@ -66,9 +66,9 @@ def wanted(args: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, st
     env = compose(
         clean,
         found,
-        proxy_url=told["proxy"],
+        proxy_url=server.seen_from_here(told["proxy"]),
         run_id="",
-        goproxy=told["goproxy"],
+        goproxy=server.seen_from_here(told["goproxy"]),
         private=told["private"],
         command=own_command(),
         git_proxy=git_proxy_command(),

@@ -8,7 +8,8 @@ Rules:
 - The watchdog is fed while the event loop turns and our own listener answers; an outage outside, or an hour
   without a client, never counts against us.
 - A reload builds the new graph first; a configuration that is wrong changes nothing.
-- Ports and secrets stay the same over restarts.
+- Ports and secrets stay the same over restarts; where `listen.auth` names a user, all secrets come of the
+  password, so that replicas which share it agree.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gotunnel import __version__
 from gotunnel.address import HostPort, one_line
@@ -38,7 +39,6 @@ from gotunnel.daemon.notify import Notifier
 from gotunnel.daemon.observed import Observed
 from gotunnel.daemon.runs import Runs
 from gotunnel.daemon.state import (
-    Kept,
     Running,
     forget_running,
     load_kept,
@@ -51,7 +51,7 @@ from gotunnel.daemon.state import (
 from gotunnel.daemon.webhook import Webhook, secret_from
 from gotunnel.errors import ConfigError, DialError
 from gotunnel.goenv import first_source, read, with_mirrors
-from gotunnel.listener.auth import new_secret
+from gotunnel.listener.auth import derived, new_secret
 from gotunnel.listener.sockets import bind, reached_at
 from gotunnel.modproxy.gosum import GoSum
 from gotunnel.observe.alert import Alerts
@@ -146,14 +146,12 @@ class Service:
     async def _start(self, config: Config, ways: WaysOut, stack: contextlib.AsyncExitStack) -> None:
         self._config = config
         kept = load_kept(self._state, self._setup.profile)
-        secret, token = kept.secret or new_secret(), kept.token or new_secret()
+        kept = replace(kept, secret=kept.secret or new_secret(), token=kept.token or new_secret())
         emit = self.observed
         for listener in self._setup.listeners:
             emit.add(listener)
         self._alerts = Alerts(config.alert.sigma, emit)
         emit.add(self._alerts)
-        for kept_secret in (secret, token):
-            stack.callback(register_secret(kept_secret))
         engine = self._engine = build_engine(
             config,
             ways,
@@ -161,10 +159,16 @@ class Service:
             on_failure=self._failed,
             tell=self._setup.tell,
             adjust=self._setup.adjust,
-            secret=secret,
+            secret=kept.secret,
             shared=True,
         )
         stack.push_async_callback(engine.close)
+        path, token, login = kept.secret, kept.token, None
+        if engine.user:
+            login = engine.user, engine.secret
+            path, token = derived(engine.secret, "module proxy"), derived(engine.secret, "admin")
+        for to_mask in (path, token):
+            stack.callback(register_secret(to_mask))
         listen = config.listen
         proxy = await engine.start(self._socket("proxy", listen.proxy, kept.proxy))
         store = await stack.enter_async_context(opened_store(config, proxy_url=engine.proxy_url))
@@ -191,14 +195,14 @@ class Service:
         self._found = await in_thread("go env", lambda: read(os.environ))
         # for shells that took `gotunnel env`
         mirrors = config.go.mirrors
-        self.shell = await modules.open(self._found, GoSum(), run_id="", mirrors=mirrors, secret=secret)
+        self.shell = await modules.open(self._found, GoSum(), run_id="", mirrors=mirrors, secret=path)
         if modules.shared:
             await modules.open(self._found, GoSum(), run_id="shared", mirrors=mirrors, everybody=True)
-        admin = await self._start_admin(self._socket("admin", listen.admin, kept.admin), token, stack)
+        admin = await self._start_admin(self._socket("admin", listen.admin, kept.admin), token, login, stack)
         self._watch(config)
         save_kept(
             self._state,
-            Kept(secret, token, proxy.port, modproxy.port, admin.port),
+            replace(kept, proxy=proxy.port, modproxy=modproxy.port, admin=admin.port),
             self._setup.profile,
         )
         running = Running(
@@ -206,7 +210,7 @@ class Service:
             time.time(),
             __version__,
             engine.proxy_url,
-            modules.url(secret),
+            modules.url(path),
             f"http://{reached_at(admin)}",
             token,
         )
@@ -225,11 +229,15 @@ class Service:
         return bind(HostPort(address.host, address.port), f"listen.{name}")
 
     async def _start_admin(
-        self, listening: socket.socket, token: str, stack: contextlib.AsyncExitStack
+        self,
+        listening: socket.socket,
+        token: str,
+        login: tuple[str, str] | None,
+        stack: contextlib.AsyncExitStack,
     ) -> HostPort:
         from gotunnel.daemon.admin_api import start_admin  # aiohttp, after the sockets listen
 
-        return await start_admin(self, listening, token, stack)
+        return await start_admin(self, listening, token, login, stack)
 
     # --- while it runs ------------------------------------------------------------------------------
 
