@@ -172,6 +172,29 @@ def test_a_shell_that_took_env_goes_on_after_a_restart(home: Home) -> None:
     assert ran.stdout == f"{home.origin.url}..\n", ran.stderr
 
 
+def test_in_a_shell_that_took_env_run_uses_the_service_and_serve_asks_not_itself(home: Home) -> None:
+    home.start()
+    running = json.loads((home.directory / "run" / "gotunnel" / "server.json").read_text())
+    home.env |= {k: v for k, v in json.loads(home.gotunnel("env", "--shell", "json").stdout).items() if v}
+    project = home.corpus.write_project(home.directory / "project")
+    argv = ["go", "-C", str(project), "mod", "download"]
+    ran, events = home.run(argv)
+    assert ran.returncode == 0, ran.stderr
+    assert events[0]["proxy"] == running["proxy"].rpartition("@")[2]
+    assert home.stop() == 0
+    home.env |= {"GOMODCACHE": str(home.directory / "other"), "XDG_CACHE_HOME": str(home.directory / "anew")}
+    home.origin.clear_log()
+    home.start()
+    ran, _ = home.run(argv)
+    assert ran.returncode == 0, ran.stderr
+    assert len(home.origin.begun(r"\.zip$")) == len(home.corpus.modules)
+    # and where the address was written down for good, as by `go env -w`
+    assert home.stop() == 0
+    home.env = {**home.env, "GOPROXY": running["modproxy"], "GOTUNNEL_ENV_BEFORE": ""}
+    home.start()
+    assert "GOPROXY is this service itself; https://proxy.golang.org,direct is taken" in home.said
+
+
 def test_a_stale_file_counts_as_no_service(home: Home) -> None:
     home.start()
     assert home.process is not None

@@ -193,6 +193,12 @@ class Service:
         runs.start()
         emit.add(runs)
         self._found = await in_thread("go env", lambda: read(os.environ))
+        if modules.is_ours(self._found.goproxy):
+            self._setup.tell(
+                f"GOPROXY is this service itself; {modules.beyond} is taken (name sources: [go] mirrors)"
+            )
+            self._found = replace(self._found, goproxy=modules.beyond)
+        modules.beyond = self._found.goproxy
         # for shells that took `gotunnel env`
         mirrors = config.go.mirrors
         self.shell = await modules.open(self._found, GoSum(), run_id="", mirrors=mirrors, secret=path)
