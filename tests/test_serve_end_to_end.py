@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -193,6 +194,25 @@ def test_in_a_shell_that_took_env_run_uses_the_service_and_serve_asks_not_itself
     home.env = {**home.env, "GOPROXY": running["modproxy"], "GOTUNNEL_ENV_BEFORE": ""}
     home.start()
     assert "GOPROXY is this service itself; https://proxy.golang.org,direct is taken" in home.said
+
+
+def test_a_kept_port_that_somebody_took_is_told_in_one_line(home: Home) -> None:
+    home.start()
+    kept = json.loads((home.directory / ".local/state/gotunnel/serve.json").read_text())
+    assert home.stop() == 0
+    with (
+        socket.create_server(("127.0.0.1", kept["proxy"])),
+        socket.create_server(("127.0.0.1", kept["admin"])),
+    ):
+        home.start()
+    taken = [line for line in home.said.splitlines() if "taken" in line]
+    assert taken == [
+        f"gotunnel: ports of the last time are taken: {kept['proxy']} (proxy), {kept['admin']} (admin); "
+        "shells need `gotunnel env` anew"
+    ]
+    now = json.loads((home.directory / ".local/state/gotunnel/serve.json").read_text())
+    assert (now["secret"], now["modproxy"]) == (kept["secret"], kept["modproxy"])
+    assert home.run(["true"])[0].returncode == 0
 
 
 def test_a_stale_file_counts_as_no_service(home: Home) -> None:

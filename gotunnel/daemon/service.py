@@ -92,6 +92,7 @@ class Service:
         self._ready = False
         self._why = "starting"
         self._refused = ""  # why the last reload was
+        self._moved: list[str] = []  # ports of the last time that are somebody else's now
         self._reloading = asyncio.Lock()
         self._runs: Runs | None = None
         self.observed = Observed()
@@ -222,6 +223,9 @@ class Service:
         )
         save_running(self._runtime, running, self._setup.profile)
         stack.callback(forget_running, self._runtime, self._setup.profile)
+        if self._moved:
+            ports = ", ".join(self._moved)
+            self._setup.tell(f"ports of the last time are taken: {ports}; shells need `gotunnel env` anew")
         self._setup.tell(f"proxy on {proxy}, module proxy on {modproxy}, admin on http://{admin}")
 
     def _socket(self, name: str, address: Address, kept: int) -> socket.socket:
@@ -231,7 +235,7 @@ class Service:
         if not address.port and kept:
             with contextlib.suppress(ConfigError):
                 return bind(HostPort(address.host, kept), f"listen.{name}")
-            self._setup.tell(f"port {kept} of the last time is taken: take `gotunnel env` anew")
+            self._moved.append(f"{kept} ({name})")
         return bind(HostPort(address.host, address.port), f"listen.{name}")
 
     async def _start_admin(
