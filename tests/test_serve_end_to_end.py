@@ -250,6 +250,18 @@ def test_a_reload_swaps_the_ways_out_and_a_wrong_one_changes_nothing(home: Home)
     assert home.run(["true"])[0].returncode == 0
 
 
+def test_a_reload_says_what_only_a_restart_changes(home: Home) -> None:
+    home.env["GOTUNNEL_ALERT_SECRET"] = "the hook's own"  # no key: no file may hold it
+    home.start()
+    assert home.process is not None
+    home.write(
+        '[[upstream]]\nname = "here"\nvia = "direct:"\n[listen]\nproxy = "127.0.0.1:4999"\n'
+        "[alert]\nsigma = 4.0\n[limits]\nper_client = 7\n"
+    )
+    home.process.send_signal(signal.SIGHUP)
+    home.wait_for("in force, but for what only a restart changes: listen.proxy, alert.sigma\n")
+
+
 def test_a_stream_outlives_a_reload_and_a_stop_waits_for_it(home: Home) -> None:
     home.origin.behave(zip_rate=2000)
     home.start()

@@ -48,6 +48,7 @@ from gotunnel.daemon.state import (
     save_running,
     state_directory,
 )
+from gotunnel.daemon.upkeep import keep_small, left_as_it_was
 from gotunnel.daemon.webhook import Webhook, secret_from
 from gotunnel.errors import ConfigError, DialError
 from gotunnel.goenv import first_source, read, with_mirrors
@@ -121,6 +122,8 @@ class Service:
             await self._start(loaded.config, ways, stack)
             self._tasks.spawn("ready", self._become_ready())
             self._tasks.spawn("status", self._keep_status())
+            upkeep = keep_small(self._modules.store, lambda: self._config, self._setup.tell)
+            self._tasks.spawn("upkeep", upkeep)
             if self._notifier.watchdog is not None:
                 self._tasks.spawn("watchdog", self._feed(self._notifier.watchdog / 3))
             await self._ending.wait()
@@ -370,6 +373,7 @@ class Service:
                 self._reloaded()
                 return why
             self._refused = ""
+            late = ", ".join(left_as_it_was(self._config, config))
             self._config = config
             graph.counted = self.traffic
             self._engine.replace(graph)
@@ -380,7 +384,8 @@ class Service:
             self._modules.reload(config)
             set_level(config.log.level)
             self._watch(config)
-            self._setup.tell("the new configuration is in force")
+            beside = f", but for what only a restart changes: {late}" if late else ""
+            self._setup.tell(f"the new configuration is in force{beside}")
             self._reloaded()
             return ""
 
