@@ -17,10 +17,13 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import need
+from tests.lab import proc
 from tests.lab.corpus import Corpus
 from tests.lab.origin import Origin
 from tests.lab.pki import Authority
 from tests.lab.proc import wait_until
+from tests.lab.proxies import HttpProxy
 
 GOTUNNEL = [sys.executable, "-m", "gotunnel"]
 
@@ -260,6 +263,27 @@ def test_a_reload_says_what_only_a_restart_changes(home: Home) -> None:
     )
     home.process.send_signal(signal.SIGHUP)
     home.wait_for("in force, but for what only a restart changes: listen.proxy, alert.sigma\n")
+
+
+def test_it_is_unready_while_no_way_out_works(home: Home, tmp_path: Path) -> None:
+    need(HttpProxy.available())
+    probe = f'[pool]\nprobe = {{ url = "{home.origin.url}", every = "1s", timeout = "2s" }}\n'
+    with HttpProxy(tmp_path / "office") as office:
+        home.write(f'[[upstream]]\nname = "office"\nvia = "http://127.0.0.1:{office.port}"\n{probe}')
+        home.start()
+        running = json.loads((home.directory / "run" / "gotunnel" / "server.json").read_text())
+
+        def said() -> str:
+            words = ["curl", "-s", "--noproxy", "*", "-H", f"Authorization: Bearer {running['token']}"]
+            return proc.run([*words, f"{running['admin']}/readyz"]).stdout
+
+        assert said() == "ready\n"
+        office.stop()
+        wait_until(
+            "it is unready", lambda: said() == "unready: no way out works: office: tcp.refused\n", 20.0
+        )
+        office.start()
+        wait_until("it is ready again", lambda: said() == "ready\n", 40.0)
 
 
 def test_a_stream_outlives_a_reload_and_a_stop_waits_for_it(home: Home) -> None:

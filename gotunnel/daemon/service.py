@@ -285,8 +285,15 @@ class Service:
 
     @property
     def readiness(self) -> tuple[bool, str]:
-        """(ready, why not)."""
+        """(ready, why not): a way out has worked, and they have not all failed since."""
+        if self._ready and self._engine.pool.all_down:
+            return False, self._no_way()
         return self._ready, "" if self._ready else self._why
+
+    def _no_way(self) -> str:
+        failures = self._engine.pool.failures()
+        words = (f"{name.removesuffix(':')}: {error.finding}" for name, error in failures)
+        return "no way out works: " + "; ".join(words)
 
     def _probe_url(self, config: Config) -> str:
         mirrors = config.go.mirrors
@@ -310,9 +317,7 @@ class Service:
                     self._ready = True
                     break
             else:
-                self._why = "no way out works: " + "; ".join(
-                    f"{name.removesuffix(':')}: {error.finding}" for name, error in pool.failures()
-                )
+                self._why = self._no_way()
                 self._notifier.status(self._why)
                 await asyncio.sleep(backoff.delay())
         self._notifier.ready()
