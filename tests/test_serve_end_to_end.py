@@ -245,6 +245,8 @@ def test_a_reload_swaps_the_ways_out_and_a_wrong_one_changes_nothing(home: Home)
     home.process.send_signal(signal.SIGHUP)
     home.wait_for("the new configuration is in force")
     assert [way["name"] for way in home.status()["ways"]] == ["other"]
+    # tried at once, not when the next probe is due
+    wait_until("it is known", lambda: home.status()["ways"][0]["state"] == "up", 10.0)
     home.write('[[upstream]]\nnam = "x"\n')
     home.process.send_signal(signal.SIGHUP)
     home.wait_for("the new configuration is refused, the old one stays")

@@ -72,9 +72,9 @@ class Engine:
             self.graph.warm(warm_after)
         return self.address
 
-    def watch(self, url: str, *, every: float, timeout: float) -> None:
+    def watch(self, url: str, *, every: float, timeout: float, at_once: bool = False) -> None:
         """Probe every way out from now on, by `url`; "" watches nothing.  Raises ConfigError."""
-        self.graph.watch(url, every=every, timeout=timeout)
+        self.graph.watch(url, every=every, timeout=timeout, at_once=at_once)
 
     def replace(self, graph: Graph) -> None:
         """New streams go by `graph` from now on; the old one's go on to their end."""

@@ -105,7 +105,7 @@ class Graph:
 
         self.tasks.spawn("warm", later())
 
-    def watch(self, url: str, *, every: float, timeout: float) -> None:
+    def watch(self, url: str, *, every: float, timeout: float, at_once: bool = False) -> None:
         """Probe every way out from now on, by `url`; "" watches nothing.  Raises ConfigError."""
         if not url:
             return
@@ -114,7 +114,8 @@ class Graph:
         except ValueError as error:
             raise ConfigError(f"pool.probe.url: {error}") from None
         for pool in self.pools:
-            self.tasks.spawn("probe", Prober(pool, target, every=every, timeout=timeout).run())
+            prober = Prober(pool, target, every=every, timeout=timeout, at_once=at_once)
+            self.tasks.spawn("probe", prober.run())
 
     @property
     def open_streams(self) -> int:

@@ -300,10 +300,10 @@ class Service:
         listed = with_mirrors(self._found.goproxy, mirrors) if mirrors else self._found.goproxy
         return config.pool.probe.url or first_source(listed) or FALLBACK_PROBE
 
-    def _watch(self, config: Config) -> None:
+    def _watch(self, config: Config, *, at_once: bool = False) -> None:
         probe = config.pool.probe
         self._url, self._timeout = self._probe_url(config), probe.timeout
-        self._engine.watch(self._url, every=probe.every, timeout=probe.timeout)
+        self._engine.watch(self._url, every=probe.every, timeout=probe.timeout, at_once=at_once)
 
     async def _become_ready(self) -> None:
         """Probe until something comes through some way out."""
@@ -388,7 +388,7 @@ class Service:
             )
             self._modules.reload(config)
             set_level(config.log.level)
-            self._watch(config)
+            self._watch(config, at_once=True)
             beside = f", but for what only a restart changes: {late}" if late else ""
             self._setup.tell(f"the new configuration is in force{beside}")
             self._reloaded()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,14 +64,16 @@ class Prober:
         *,
         every: float,
         timeout: float,
+        at_once: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`at_once`: who was never tried is not left unknown for the first `every` seconds."""
         self._pool = pool
         self._target = target
         self._every = every
         self._timeout = timeout
         self._clock = clock
-        self._asked: dict[str, float] = {}
+        self._asked: dict[str, float] = {"": -math.inf} if at_once else {}
 
     async def run(self) -> None:
         """For ever; one that takes long doesn't hold up the others' probes."""
