@@ -11,6 +11,7 @@ import pytest
 from gotunnel.daemon.state import (
     Kept,
     Running,
+    Unwritable,
     forget_running,
     load_kept,
     load_running,
@@ -92,5 +93,17 @@ def test_systemd_s_directories_come_first(tmp_path: Path) -> None:
 
 def test_a_full_disk_or_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text(json.dumps({}))
-    with pytest.raises(ConfigError, match="is the directory writable"):
+    with pytest.raises(Unwritable, match="is the directory writable"):
         save_kept(tmp_path / "file" / "below", Kept())
+
+
+def test_who_has_no_home_keeps_it_with_what_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a uid that nobody knows
+    assert state_directory({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / "gotunnel"
+    monkeypatch.setattr("gotunnel.daemon.state.tempfile.gettempdir", _nowhere)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    assert runtime_directory({}) == Path("/tmp/gotunnel-54321")
+
+
+def _nowhere() -> str:
+    raise FileNotFoundError("no usable temporary directory")

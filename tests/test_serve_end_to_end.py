@@ -218,6 +218,13 @@ def test_a_kept_port_that_somebody_took_is_told_in_one_line(home: Home) -> None:
     assert home.run(["true"])[0].returncode == 0
 
 
+def test_it_serves_where_nothing_can_be_kept(home: Home) -> None:
+    home.env |= {"STATE_DIRECTORY": "/proc/gotunnel", "RUNTIME_DIRECTORY": "/proc/gotunnel"}
+    home.start()
+    assert "ports and secrets are new after a restart: /proc/gotunnel/serve.json: " in home.said
+    assert "run, env and status don't find this service: /proc/gotunnel/server.json: " in home.said
+
+
 def test_a_stale_file_counts_as_no_service(home: Home) -> None:
     home.start()
     assert home.process is not None

@@ -61,7 +61,11 @@ async def opened_store(config: Config, *, proxy_url: str = "") -> AsyncIterator[
 
     url, temporary = store_url(config), ""
     if not url:
-        temporary = tempfile.mkdtemp(prefix="gotunnel-")
+        try:
+            temporary = tempfile.mkdtemp(prefix="gotunnel-")
+        except OSError as error:
+            words = f"no place for modules: {error.strerror}; set XDG_CACHE_HOME, TMPDIR or [cache] url"
+            raise ConfigError(words) from error
         url = Path(temporary).as_uri()
     store = open_store(url, proxy_url=proxy_url)
     try:

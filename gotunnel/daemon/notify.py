@@ -10,13 +10,14 @@ Source: sd_notify(3), systemd.service(5) (Type=notify, WatchdogSec, MONOTONIC_US
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
 import time
 from collections.abc import Mapping
 
-from gotunnel.address import one_line, redact
+from gotunnel.address import HostPort, one_line, redact
 
 
 class Notifier:
@@ -67,6 +68,21 @@ class Notifier:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
             line.setblocking(False)
             line.sendto(message.encode(), address)
+
+
+async def feed(notifier: Notifier, where: HostPort, every: float) -> None:
+    """The watchdog gets its food as long as our own listener answers."""
+    while True:
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(every * 2):
+                reader, writer = await asyncio.open_connection(where.host, where.port)
+                try:
+                    writer.write(b"GET / HTTP/1.1\r\nHost: gotunnel\r\nConnection: close\r\n\r\n")
+                    if await reader.read(1):
+                        notifier.alive()
+                finally:
+                    writer.close()
+        await asyncio.sleep(every)
 
 
 def _watchdog(environ: Mapping[str, str]) -> float | None:

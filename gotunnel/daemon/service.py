@@ -35,11 +35,12 @@ from gotunnel.config.load import Loaded, WaysOut
 from gotunnel.config.model import Config
 from gotunnel.config.values import Endpoint as Address
 from gotunnel.daemon.activation import adopt
-from gotunnel.daemon.notify import Notifier
+from gotunnel.daemon.notify import Notifier, feed
 from gotunnel.daemon.observed import Observed
 from gotunnel.daemon.runs import Runs
 from gotunnel.daemon.state import (
     Running,
+    Unwritable,
     forget_running,
     load_kept,
     load_running,
@@ -125,7 +126,9 @@ class Service:
             upkeep = keep_small(self._modules.store, lambda: self._config, self._setup.tell)
             self._tasks.spawn("upkeep", upkeep)
             if self._notifier.watchdog is not None:
-                self._tasks.spawn("watchdog", self._feed(self._notifier.watchdog / 3))
+                assert self._engine.address is not None
+                feeding = feed(self._notifier, reached_at(self._engine.address), self._notifier.watchdog / 3)
+                self._tasks.spawn("watchdog", feeding)
             await self._ending.wait()
             self._notifier.stopping()
             self._setup.tell("ending: no new clients; waiting for those who are in")
@@ -210,11 +213,11 @@ class Service:
             await modules.open(self._found, GoSum(), run_id="shared", mirrors=mirrors, everybody=True)
         admin = await self._start_admin(self._socket("admin", listen.admin, kept.admin), token, login, stack)
         self._watch(config)
-        save_kept(
-            self._state,
-            replace(kept, proxy=proxy.port, modproxy=modproxy.port, admin=admin.port),
-            self._setup.profile,
-        )
+        kept = replace(kept, proxy=proxy.port, modproxy=modproxy.port, admin=admin.port)
+        try:
+            save_kept(self._state, kept, self._setup.profile)
+        except Unwritable as error:
+            self._setup.tell(f"ports and secrets are new after a restart: {error}")
         running = Running(
             os.getpid(),
             time.time(),
@@ -224,7 +227,10 @@ class Service:
             f"http://{reached_at(admin)}",
             token,
         )
-        save_running(self._runtime, running, self._setup.profile)
+        try:
+            save_running(self._runtime, running, self._setup.profile)
+        except Unwritable as error:
+            self._setup.tell(f"run, env and status don't find this service: {error}")
         stack.callback(forget_running, self._runtime, self._setup.profile)
         if self._moved:
             ports = ", ".join(self._moved)
@@ -339,22 +345,6 @@ class Service:
                 self._alerts.tick()
             if self._ready:
                 self._notifier.status(self._status())
-
-    async def _feed(self, every: float) -> None:
-        """The watchdog gets its food as long as our own listener answers."""
-        assert self._engine.address is not None
-        where = reached_at(self._engine.address)
-        while True:
-            with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(every * 2):
-                    reader, writer = await asyncio.open_connection(where.host, where.port)
-                    try:
-                        writer.write(b"GET / HTTP/1.1\r\nHost: gotunnel\r\nConnection: close\r\n\r\n")
-                        if await reader.read(1):
-                            self._notifier.alive()
-                    finally:
-                        writer.close()
-            await asyncio.sleep(every)
 
     def _reload_soon(self) -> None:
         self._tasks.spawn("reload", self.reload())

@@ -5,6 +5,7 @@ Rules:
   on working; `server.json` in the runtime directory says where a running service listens.
 - Both are 0600, written atomically, in directories that are ours alone (0700): one that belongs to somebody
   else is refused, since who owns it could hand us their own proxy.
+- A place that can't be written (a container without HOME) is `Unwritable`: a service can do without.
 - A runtime file may be stale: whether somebody listens there only a connection tells.
 """
 
@@ -22,6 +23,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gotunnel.errors import ConfigError
+
+_TMP = "/tmp"  # noqa: S108 - where even Python finds no directory for temporary files: it can't be written
+
+
+class Unwritable(ConfigError):
+    """There is no place to keep something in."""
+
 
 T = TypeVar("T", "Kept", "Running")
 
@@ -51,12 +59,15 @@ class Running:
 
 
 def state_directory(environ: Mapping[str, str]) -> Path:
-    """$STATE_DIRECTORY of systemd, else XDG's."""
+    """$STATE_DIRECTORY of systemd, else XDG's; that for what runs, where nobody has a home."""
     if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(os.path.realpath(given))  # with DynamicUser= it is a link into /var/lib/private
     base = environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):
-        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
+        home = environ.get("HOME") or os.path.expanduser("~")
+        if not os.path.isabs(home):
+            return runtime_directory(environ)
+        base = os.path.join(home, ".local", "state")
     return Path(base) / "gotunnel"
 
 
@@ -70,7 +81,10 @@ def runtime_directory(environ: Mapping[str, str]) -> Path:
     usual = Path(f"/run/user/{os.getuid()}")
     if usual.is_dir():
         return usual / "gotunnel"
-    return Path(tempfile.gettempdir()) / f"gotunnel-{os.getuid()}"
+    temporary = _TMP
+    with contextlib.suppress(FileNotFoundError):
+        temporary = tempfile.gettempdir()
+    return Path(temporary) / f"gotunnel-{os.getuid()}"
 
 
 def file_name(stem: str, profile: str) -> str:
@@ -85,7 +99,7 @@ def load_kept(directory: Path, profile: str = "") -> Kept:
 
 
 def save_kept(directory: Path, kept: Kept, profile: str = "") -> None:
-    """Raises ConfigError where it can't be kept."""
+    """Raises ConfigError, of which Unwritable."""
     _write(directory, file_name("serve", profile), asdict(kept))
 
 
@@ -100,7 +114,7 @@ def read_running(file: Path) -> Running | None:
 
 
 def save_running(directory: Path, running: Running, profile: str = "") -> None:
-    """Raises ConfigError."""
+    """Raises ConfigError, of which Unwritable."""
     _write(directory, file_name("server", profile), asdict(running))
 
 
@@ -159,4 +173,4 @@ def _write(directory: Path, name: str, content: Mapping[str, object]) -> None:
                 os.unlink(temporary)
             raise
     except OSError as error:
-        raise ConfigError(f"{directory / name}: {error.strerror}; is the directory writable?") from error
+        raise Unwritable(f"{directory / name}: {error.strerror}; is the directory writable?") from error
