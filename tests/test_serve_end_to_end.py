@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -202,12 +204,17 @@ def test_in_a_shell_that_took_env_run_uses_the_service_and_serve_asks_not_itself
 def test_a_kept_port_that_somebody_took_is_told_in_one_line(home: Home) -> None:
     home.start()
     kept = json.loads((home.directory / ".local/state/gotunnel/serve.json").read_text())
-    assert home.stop() == 0
+    assert home.process is not None
+    home.process.kill()  # its runtime file stays, and names a port that is somebody else's now
+    home.process.wait(30)
     with (
         socket.create_server(("127.0.0.1", kept["proxy"])),
-        socket.create_server(("127.0.0.1", kept["admin"])),
+        ThreadingHTTPServer(("127.0.0.1", kept["admin"]), BaseHTTPRequestHandler) as other,
     ):
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        assert home.gotunnel("status").returncode == 69
         home.start()
+        other.shutdown()
     taken = [line for line in home.said.splitlines() if "taken" in line]
     assert taken == [
         f"gotunnel: ports of the last time are taken: {kept['proxy']} (proxy), {kept['admin']} (admin); "

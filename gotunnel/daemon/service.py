@@ -41,6 +41,7 @@ from gotunnel.daemon.runs import Runs
 from gotunnel.daemon.state import (
     Running,
     Unwritable,
+    answers,
     forget_running,
     load_kept,
     load_running,
@@ -142,13 +143,11 @@ class Service:
         running = load_running(self._runtime, self._setup.profile)
         if running is None or running.pid == os.getpid():
             return
-        with contextlib.suppress(OSError, ValueError):
-            where = HostPort.parse(running.admin.partition("//")[2])
-            with socket.create_connection((where.host, where.port), timeout=1.0):
-                raise ConfigError(
-                    f"a service of yours runs already (pid {running.pid}); stop it, or take another name "
-                    "with --profile NAME"
-                )
+        if answers(running):
+            raise ConfigError(
+                f"a service of yours runs already (pid {running.pid}); stop it, or take another name "
+                "with --profile NAME"
+            )
 
     async def _start(self, config: Config, ways: WaysOut, stack: contextlib.AsyncExitStack) -> None:
         self._config = config

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import socket
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gotunnel.address import HostPort
 from gotunnel.errors import ConfigError
 
 _TMP = "/tmp"  # noqa: S108 - where even Python finds no directory for temporary files: it can't be written
@@ -85,6 +87,26 @@ def runtime_directory(environ: Mapping[str, str]) -> Path:
     with contextlib.suppress(FileNotFoundError):
         temporary = tempfile.gettempdir()
     return Path(temporary) / f"gotunnel-{os.getuid()}"
+
+
+def answers(running: Running) -> bool:
+    """Whether that service is there still: who listens in its place says no to its token.  Blocks."""
+    try:
+        where = HostPort.parse(running.admin.partition("//")[2])
+    except ValueError:
+        return False
+    head = f"GET /api/status HTTP/1.0\r\nHost: {where}\r\nAuthorization: Bearer {running.token}\r\n\r\n"
+    try:
+        with socket.create_connection((where.host, where.port), timeout=2.0) as asking:
+            asking.sendall(head.encode())
+            return asking.recv(64).split(b" ")[1:2] == [b"200"]
+    except TimeoutError:
+        with contextlib.suppress(OSError):
+            os.kill(running.pid, 0)
+            return True  # it hangs
+    except OSError:
+        pass
+    return False
 
 
 def file_name(stem: str, profile: str) -> str:
