@@ -207,21 +207,36 @@ def test_a_kept_port_that_somebody_took_is_told_in_one_line(home: Home) -> None:
     assert home.process is not None
     home.process.kill()  # its runtime file stays, and names a port that is somebody else's now
     home.process.wait(30)
+    heard: list[str] = []
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append(f"{self.path} {self.headers}")
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
     with (
         socket.create_server(("127.0.0.1", kept["proxy"])),
-        ThreadingHTTPServer(("127.0.0.1", kept["admin"]), BaseHTTPRequestHandler) as other,
+        ThreadingHTTPServer(("127.0.0.1", kept["admin"]), Other) as other,
     ):
         threading.Thread(target=other.serve_forever, daemon=True).start()
         assert home.gotunnel("status").returncode == 69
+        assert home.run(["true"])[0].returncode == 0
         home.start()
         other.shutdown()
+    assert len(heard) == 3
+    assert kept["token"] not in "".join(heard)
     taken = [line for line in home.said.splitlines() if "taken" in line]
     assert taken == [
         f"gotunnel: ports of the last time are taken: {kept['proxy']} (proxy), {kept['admin']} (admin); "
         "shells need `gotunnel env` anew"
     ]
     now = json.loads((home.directory / ".local/state/gotunnel/serve.json").read_text())
-    assert (now["secret"], now["modproxy"]) == (kept["secret"], kept["modproxy"])
+    assert now["modproxy"] == kept["modproxy"]
+    assert now["secret"] != kept["secret"], "who took the port may have heard it"
+    assert now["token"] != kept["token"]
     assert home.run(["true"])[0].returncode == 0
 
 

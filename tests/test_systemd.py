@@ -344,6 +344,12 @@ def test_a_user_has_a_service_of_their_own(machine: Machine) -> None:
     active = ("systemctl", "--user", "is-active", SERVICE)
     machine.wait("it is active", lambda: mine(*active, check=False).stdout.strip() == "active")
     assert "active (running), enabled" in mine(GOTUNNEL, "service", "status").stdout
-    assert "HTTPS_PROXY=" in mine(GOTUNNEL, "env").stdout
+    words = mine(GOTUNNEL, "env").stdout
+    assert "HTTPS_PROXY=" in words
+    # its runtime file stays, and the socket that it names is systemd's: that is no second service
+    mine("systemctl", "--user", "kill", "--kill-whom=main", "--signal=KILL", SERVICE)
+    assert mine(GOTUNNEL, "env").stdout == words, "who asks while it starts waits"
+    machine.wait("it is active again", lambda: mine(*active, check=False).stdout.strip() == "active")
+    assert mine("systemctl", "--user", "show", "-PNRestarts", SERVICE).stdout == "1\n"
     assert mine(GOTUNNEL, "service", "uninstall").stdout.count("removed") == 5
     assert mine(*active, check=False).stdout.strip() == "inactive"

@@ -4,7 +4,8 @@ Rules:
 - Found by the runtime file of the same user, or named by --server or GOTUNNEL_SERVER: the admin endpoint's
   URL with its token as password (http://:TOKEN@127.0.0.1:9000), or with the user and the password of its
   `listen.auth`, or the path of such a runtime file.
-- A file whose service doesn't answer is stale and counts as none; a server that was named must answer.
+- A file whose service doesn't answer, or doesn't prove to have written it, is stale and counts as none; a
+  server that was named must answer.
 - Spoken is HTTP/1.1 by hand: a run that uses a service shall not wait for a library.
 """
 
@@ -21,7 +22,7 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from gotunnel.address import HostPort, one_line, redact
-from gotunnel.daemon.state import Running, load_running, read_running, runtime_directory
+from gotunnel.daemon.state import Running, answers, load_running, read_running, runtime_directory
 from gotunnel.errors import GotunnelError, UsageError
 
 _CONNECT = 2.0  # seconds; it is this machine, or a near one
@@ -102,7 +103,7 @@ def find(environ: Mapping[str, str], named: str = "", profile: str = "") -> Serv
         server.ask("GET", "/api/status")
         return server
     running = load_running(runtime_directory(environ), profile)
-    if running is None:
+    if running is None or not answers(running):
         return None
     server = _of(running)
     try:
@@ -118,6 +119,8 @@ def _named(text: str) -> Server:
         running = read_running(path / "server.json" if path.is_dir() else path)
         if running is None:
             raise UsageError(f"--server {text}: no runtime file of a service that you may read")
+        if not answers(running):
+            raise ServerError(f"--server {text}: its service has ended")
         return _of(running)
     try:
         parts = urlsplit(text)

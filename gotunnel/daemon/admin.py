@@ -1,7 +1,8 @@
 """The admin endpoint of `serve`: health, metrics, the status page, and the API that `run` uses.
 
 Rules:
-- /healthz and /readyz say one word to anybody; everything else wants the token: `Authorization: Bearer`,
+- /healthz and /readyz say one word to anybody, /healthz proves to who asks on this machine that it has the
+  token (`state.answers`); everything else wants the token: `Authorization: Bearer`,
   for what can only be read also the cookie that `/?token=` sets, for /metrics also Basic (any user).
 - Where `listen.auth` names a user, the password is as good as the token, and user and password (Basic, which
   a browser asks for) open what can only be read.
@@ -31,6 +32,7 @@ from urllib.parse import parse_qs
 
 from gotunnel.address import HostPort, one_line, redact
 from gotunnel.daemon.page import HEADERS, File, load
+from gotunnel.daemon.state import NONCE, PROOF, proof
 from gotunnel.tasks import Tasks, in_thread
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ class Admin:
     ) -> None:
         if not token:
             raise ValueError("an admin endpoint without a token is everybody's")
+        self._token = token
         self._tokens = [_digest(token), *([_digest(login[1])] if login else [])]
         self._login = None if login is None else _digest(":".join(login))
         self._cookie = hmac.new(token.encode(), b"gotunnel admin cookie", hashlib.sha256).hexdigest()
@@ -256,7 +259,9 @@ class Admin:
     # --- what there is ----------------------------------------------------------------------------
 
     async def _healthz(self, request: BaseRequest, parts: Mapping[str, str]) -> web.StreamResponse:
-        return self._text(200, "ok\n")
+        nonce = request.headers.get(NONCE, "")[:64]
+        given = {PROOF: proof(self._token, nonce)} if nonce and _is_near(request) else None
+        return self._text(200, "ok\n", given)
 
     async def _readyz(self, request: BaseRequest, parts: Mapping[str, str]) -> web.StreamResponse:
         ready, why = self._ready()
@@ -339,6 +344,14 @@ def _digest(secret: str | bytes) -> bytes:
 
 def _dumps(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _is_near(request: BaseRequest) -> bool:
+    """Whether this machine asks: strangers get nothing that a weak password could be guessed from."""
+    if request.transport is None:
+        return False
+    peer, here = (request.transport.get_extra_info(name) for name in ("peername", "sockname"))
+    return bool(peer) and (peer[0] == here[0] or HostPort(peer[0], 1).is_loopback)
 
 
 def _same_site(request: BaseRequest) -> bool:

@@ -34,11 +34,12 @@ from gotunnel.assemble.modules import Modules, opened_store
 from gotunnel.config.load import Loaded, WaysOut
 from gotunnel.config.model import Config
 from gotunnel.config.values import Endpoint as Address
-from gotunnel.daemon.activation import adopt
+from gotunnel.daemon.activation import NAMES, adopt
 from gotunnel.daemon.notify import Notifier, feed
 from gotunnel.daemon.observed import Observed
 from gotunnel.daemon.runs import Runs
 from gotunnel.daemon.state import (
+    Kept,
     Running,
     Unwritable,
     answers,
@@ -139,19 +140,29 @@ class Service:
     # --- start --------------------------------------------------------------------------------------
 
     def _refuse_twin(self) -> None:
-        """Two services of one user and profile would each tell runs where they are."""
+        """Two services of one user and profile would each tell runs where they are.
+
+        Where systemd holds the socket there is one, and a stale file would have us ask ourselves.
+        """
         running = load_running(self._runtime, self._setup.profile)
-        if running is None or running.pid == os.getpid():
+        if running is None or running.pid == os.getpid() or "admin" in self._sockets:
             return
-        if answers(running):
+        if answers(running, 2.0):
             raise ConfigError(
                 f"a service of yours runs already (pid {running.pid}); stop it, or take another name "
                 "with --profile NAME"
             )
 
     async def _start(self, config: Config, ways: WaysOut, stack: contextlib.AsyncExitStack) -> None:
-        self._config = config
+        self._config, listen = config, config.listen
         kept = load_kept(self._state, self._setup.profile)
+        sockets = {name: self._socket(name, getattr(listen, name), getattr(kept, name)) for name in NAMES}
+        for listening in sockets.values():
+            stack.callback(listening.close)
+        if self._moved:
+            ports = ", ".join(self._moved)
+            self._setup.tell(f"ports of the last time are taken: {ports}; shells need `gotunnel env` anew")
+            kept = Kept()  # who has them has heard the secrets too
         kept = replace(kept, secret=kept.secret or new_secret(), token=kept.token or new_secret())
         emit = self.observed
         for listener in self._setup.listeners:
@@ -175,8 +186,7 @@ class Service:
             path, token = derived(engine.secret, "module proxy"), derived(engine.secret, "admin")
         for to_mask in (path, token):
             stack.callback(register_secret(to_mask))
-        listen = config.listen
-        proxy = await engine.start(self._socket("proxy", listen.proxy, kept.proxy))
+        proxy = await engine.start(sockets["proxy"])
         store = await stack.enter_async_context(opened_store(config, proxy_url=engine.proxy_url))
         self._modules = modules = Modules(
             config,
@@ -188,7 +198,7 @@ class Service:
             shared=True,
         )
         stack.push_async_callback(modules.close)
-        modproxy = await modules.start(self._socket("modproxy", listen.modproxy, kept.modproxy))
+        modproxy = await modules.start(sockets["modproxy"])
         if config.alert.webhook:
             webhook = Webhook(config.alert.webhook, secret_from(self._environ), engine.ways)
             stack.push_async_callback(webhook.close)
@@ -210,7 +220,7 @@ class Service:
         self.shell = await modules.open(self._found, GoSum(), run_id="", mirrors=mirrors, secret=path)
         if modules.shared:
             await modules.open(self._found, GoSum(), run_id="shared", mirrors=mirrors, everybody=True)
-        admin = await self._start_admin(self._socket("admin", listen.admin, kept.admin), token, login, stack)
+        admin = await self._start_admin(sockets["admin"], token, login, stack)
         self._watch(config)
         kept = replace(kept, proxy=proxy.port, modproxy=modproxy.port, admin=admin.port)
         try:
@@ -231,9 +241,6 @@ class Service:
         except Unwritable as error:
             self._setup.tell(f"run, env and status don't find this service: {error}")
         stack.callback(forget_running, self._runtime, self._setup.profile)
-        if self._moved:
-            ports = ", ".join(self._moved)
-            self._setup.tell(f"ports of the last time are taken: {ports}; shells need `gotunnel env` anew")
         self._setup.tell(f"proxy on {proxy}, module proxy on {modproxy}, admin on http://{admin}")
 
     def _socket(self, name: str, address: Address, kept: int) -> socket.socket:

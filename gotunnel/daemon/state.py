@@ -6,15 +6,19 @@ Rules:
 - Both are 0600, written atomically, in directories that are ours alone (0700): one that belongs to somebody
   else is refused, since who owns it could hand us their own proxy.
 - A place that can't be written (a container without HOME) is `Unwritable`: a service can do without.
-- A runtime file may be stale: whether somebody listens there only a connection tells.
+- A runtime file may be stale: a connection tells whether somebody listens there, and a proof that it is who
+  wrote the file.  Nobody hears the token before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import hmac
 import json
 import os
+import secrets
 import socket
 import stat
 import tempfile
@@ -26,6 +30,7 @@ from typing import Any, TypeVar
 from gotunnel.address import HostPort
 from gotunnel.errors import ConfigError
 
+NONCE, PROOF = "Gotunnel-Nonce", "Gotunnel-Proof"  # heads of a request and its answer
 _TMP = "/tmp"  # noqa: S108 - where even Python finds no directory for temporary files: it can't be written
 
 
@@ -89,17 +94,28 @@ def runtime_directory(environ: Mapping[str, str]) -> Path:
     return Path(temporary) / f"gotunnel-{os.getuid()}"
 
 
-def answers(running: Running) -> bool:
-    """Whether that service is there still: who listens in its place says no to its token.  Blocks."""
+def proof(token: str, nonce: str) -> str:
+    """What only who knows the token can answer to `nonce`."""
+    return hmac.new(token.encode(), f"gotunnel {nonce}".encode(), hashlib.sha256).hexdigest()
+
+
+def answers(running: Running, patience: float = 20.0) -> bool:
+    """Whether that service is there still, and no other program in its place.
+
+    Blocks: one that systemd starts anew answers in a few seconds.
+    """
     try:
         where = HostPort.parse(running.admin.partition("//")[2])
     except ValueError:
         return False
-    head = f"GET /api/status HTTP/1.0\r\nHost: {where}\r\nAuthorization: Bearer {running.token}\r\n\r\n"
+    nonce = secrets.token_hex(16)
+    head = f"GET /healthz HTTP/1.0\r\nHost: {where}\r\n{NONCE}: {nonce}\r\n\r\n"
     try:
         with socket.create_connection((where.host, where.port), timeout=2.0) as asking:
+            asking.settimeout(patience)
             asking.sendall(head.encode())
-            return asking.recv(64).split(b" ")[1:2] == [b"200"]
+            with asking.makefile("rb") as answer:
+                return f"{PROOF}: {proof(running.token, nonce)}".encode() in answer.read(4096)
     except TimeoutError:
         with contextlib.suppress(OSError):
             os.kill(running.pid, 0)
