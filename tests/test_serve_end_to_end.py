@@ -389,7 +389,14 @@ def test_a_team_shares_it_over_tls_with_a_password(home: Home) -> None:
         f'auth = {{ user = "team", password_file = "{home.directory}/password" }}\n'
         f'tls = {{ cert = "{mine.cert}", key = "{mine.key}" }}\n'
     )
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(home.directory / "notify"))
+    manager.settimeout(20)
+    home.env |= {"NOTIFY_SOCKET": str(home.directory / "notify"), "WATCHDOG_USEC": "3000000"}
     home.start()
+    with manager:  # the watchdog is fed inside TLS too
+        while manager.recv(4096) != b"WATCHDOG=1":
+            pass
     running = json.loads((home.directory / "run" / "gotunnel" / "server.json").read_text())
     project = home.corpus.write_project(home.directory / "project")
     where = running["modproxy"].partition("//")[2].partition("/")[0].replace("127.0.0.1", "localhost")

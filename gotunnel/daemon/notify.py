@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping
 
 from gotunnel.address import HostPort, one_line, redact
+from gotunnel.pool.probe import client_hello
 
 
 class Notifier:
@@ -70,14 +71,17 @@ class Notifier:
             line.sendto(message.encode(), address)
 
 
-async def feed(notifier: Notifier, where: HostPort, every: float) -> None:
-    """The watchdog gets its food as long as our own listener answers."""
+async def feed(notifier: Notifier, where: HostPort, every: float, *, tls: bool = False) -> None:
+    """The watchdog gets its food as long as our own listener answers, inside TLS by its first flight."""
+    question = b"GET / HTTP/1.1\r\nHost: gotunnel\r\nConnection: close\r\n\r\n"
+    if tls:
+        question = client_hello("gotunnel")
     while True:
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(every * 2):
                 reader, writer = await asyncio.open_connection(where.host, where.port)
                 try:
-                    writer.write(b"GET / HTTP/1.1\r\nHost: gotunnel\r\nConnection: close\r\n\r\n")
+                    writer.write(question)
                     if await reader.read(1):
                         notifier.alive()
                 finally:

@@ -129,7 +129,12 @@ class Service:
             self._tasks.spawn("upkeep", upkeep)
             if self._notifier.watchdog is not None:
                 assert self._engine.address is not None
-                feeding = feed(self._notifier, reached_at(self._engine.address), self._notifier.watchdog / 3)
+                feeding = feed(
+                    self._notifier,
+                    reached_at(self._engine.address),
+                    self._notifier.watchdog / 3,
+                    tls=self._engine.scheme == "https",
+                )
                 self._tasks.spawn("watchdog", feeding)
             await self._ending.wait()
             self._notifier.stopping()

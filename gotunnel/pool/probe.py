@@ -141,7 +141,7 @@ def _forget(running: set[str], name: str, task: asyncio.Task[bool]) -> None:
 async def _any_answer(stream: Stream, target: ProbeTarget) -> None:
     """Until the target has said anything at all."""
     if target.tls:
-        stream.write(_client_hello(target.address.host))
+        stream.write(client_hello(target.address.host))
     else:
         stream.write(
             f"HEAD {target.path} HTTP/1.1\r\nHost: {target.address}\r\nConnection: close\r\n\r\n".encode()
@@ -150,7 +150,7 @@ async def _any_answer(stream: Stream, target: ProbeTarget) -> None:
         raise StreamLost("closed without an answer")
 
 
-def _client_hello(host: str) -> bytes:
+def client_hello(host: str) -> bytes:
     """A real one, by the ssl module: the first flight of a handshake that goes no further."""
     import ssl
 
