@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from tests.faults.case import Case, Scene
 from tests.faults.places import LIB, PLACES, STRANGE
 from tests.faults.world import need
@@ -111,6 +113,28 @@ def _replaced(scene: Scene) -> None:
     scene.goenv("GOPRIVATE=*.corp.example")
 
 
+def _elsewhere(scene: Scene) -> None:
+    """A checkout of a module, which only this user has."""
+    place = scene.home / "m000"
+    place.mkdir()
+    (place / "go.mod").write_text("module golang.org/x/m000\n\ngo 1.21\n")
+
+
+def _replaced_here(scene: Scene) -> None:
+    _elsewhere(scene)
+    scene.gomod("-replace=golang.org/x/m000=../m000")
+
+
+def _standin(scene: Scene) -> None:
+    _elsewhere(scene)
+    scene.sh("gotunnel replace golang.org/x/m000=../m000")
+
+
+def _standin_gone(scene: Scene) -> None:
+    _standin(scene)
+    shutil.rmtree(scene.home / "m000")
+
+
 def _toolchain(scene: Scene) -> None:
     scene.env["GOTOOLCHAIN"] = "auto"
     scene.gomod("-toolchain=go1.99.1")
@@ -157,6 +181,12 @@ CASES = (
          severity="warning", go="works"),
     Case("replace.local", "", "replace by a directory that isn't there", _replaced,
          "go mod edit -dropreplace"),
+    Case("replace.local", "here", "a forgotten replace in go.mod: only this machine has the directory",
+         _replaced_here, "go mod edit -dropreplace", severity="warning", go="works"),
+    Case("replace.local", "standin", "a forgotten stand-in of gotunnel replace", _standin,
+         "gotunnel replace --drop", severity="warning", go="works", evidence=("go.work",)),
+    Case("replace.local", "standin-gone", "a stand-in whose directory is gone", _standin_gone,
+         "gotunnel replace --drop", evidence=("go.work",)),
     Case("gotoolchain.unavailable", "", "a toolchain that doesn't exist", _toolchain,
          "GOTOOLCHAIN=local"),
 )  # fmt: skip
