@@ -101,6 +101,7 @@ def fixes(id: str, seen: Seen, ways: Sequence[str] = ()) -> tuple[str, ...] | No
         "tls.wrong-name": (f"gotunnel probe {seen.need.url}", *via, *mirror),
         "tls.clock-skew": ("timedatectl set-ntp true", "date -u   # compare it with another clock"),
         "tls.timeout": (*via, *mirror),
+        "sum.mismatch": (*mirror, *via, "if others give it too, ask the author: was the version moved?"),
         "http.captive-portal": (f"open {portal(seen)} in a browser and log in", *via),
         "http.unauthorized": (
             f"add to ~/.netrc: machine {host} login USER password TOKEN", "go help goauth",

@@ -24,7 +24,6 @@ class Outcome:
     report: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     fix: str = ""
-    mended: str = ""  # how it was shown: "command", "advice, done by hand", "advice"
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -124,16 +123,18 @@ def _see_go(outcome: Outcome, before: subprocess.Popen[str]) -> None:
 
 def _mend(scene: Scene, outcome: Outcome) -> None:
     case = outcome.case
-    if case.hand == "":
-        outcome.mended = "advice"
+    if case.undone:
         return
-    typed = scene.world.fill(scene, outcome.fix if case.hand is None else case.hand, case.command)
-    outcome.mended = "command" if case.hand is None else "advice, followed by hand"
+    typed = case.hand.replace("FIX", outcome.fix) if case.hand else outcome.fix
+    if case.person:
+        case.person(scene)
+        typed = ""
+    typed = scene.world.fill(scene, typed, case.command)
     script = typed if "gotunnel run" in typed else f"{typed}\n{_proxied(scene, case)}"
     done = scene.sh(script, check=False)
     if done.returncode:
         outcome.problems.append(f"after `{typed}` go fails: {done.stdout}{done.stderr}")
-    elif case.severity == "warning" and case.id in (left := _ids(doctor(scene, env=typed)[1])):
+    elif case.severity == "warning" and case.id in (left := _ids(doctor(scene, typed)[1])):
         outcome.problems.append(f"after `{typed}` doctor still says {left}")
     elif not _downloaded(scene) and case.command == "go mod download":
         outcome.problems.append(f"after `{typed}` nothing was downloaded: {done.stdout}{done.stderr}")

@@ -35,6 +35,10 @@ def _proxy_dead(scene: Scene) -> None:
     scene.env["HTTPS_PROXY"] = "http://10.77.0.2:9"
 
 
+def _git_proxy_dead(scene: Scene) -> None:
+    scene.sh("git config --global http.proxy http://10.77.0.2:9")
+
+
 def _cases_disagree(scene: Scene) -> None:
     scene.env["HTTPS_PROXY"] = "http://10.77.0.2:9"
     scene.env["https_proxy"] = "http://10.77.0.2:8888"
@@ -150,6 +154,8 @@ CASES = (
          "unset GOPROXY"),
     Case("proxy-env.unreachable", "", "HTTPS_PROXY points at a dead port", _proxy_dead,
          "unset HTTPS_PROXY https_proxy"),
+    Case("proxy-env.unreachable", "git", "git's own http.proxy points at a dead port", _git_proxy_dead,
+         "git config --global --unset http.proxy", private=True),
     Case("proxy-env.conflict", "dead", "HTTPS_PROXY dead, https_proxy alive", _cases_disagree,
          'export HTTPS_PROXY="$https_proxy"'),
     Case("proxy-env.conflict", "", "HTTPS_PROXY and https_proxy differ, both alive", _cases_disagree_alive,
@@ -158,7 +164,7 @@ CASES = (
     Case("gosumdb.off", "wide", "GONOSUMDB=*", _nosumdb, "go env -u GONOSUMDB", severity="warning",
          go="works"),
     Case("gosumdb.off", "unreadable", "GOSUMDB with a key that is none", _sumdb_unreadable,
-         "go env -u GOSUMDB", hand='export GOSUMDB="$RIGHT"', sums=False),
+         "go env -u GOSUMDB", hand='FIX; export GOSUMDB="$RIGHT"', sums=False),
     Case("gosumdb.unreachable", "", "the checksum database's port is closed", _sumdb_dead, sums=False),
     Case("go111module.off", "", "GO111MODULE=off", _modules_off, "go env -u GO111MODULE"),
     Case("goprivate.missing", "gonoproxy", "GONOPROXY leaves a private module out", _noproxy,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 from tests.faults import bench
 from tests.faults.case import Scene
-from tests.faults.places import LIB, PASSWORD, STRANGE, USER
-from tests.faults.world import World, need
+from tests.faults.places import LIB, PASSWORD, SSHLIB, STRANGE, USER
+from tests.faults.world import World, git_by_ssh, need
 
 _PROXY = "proxy.corp.example"
 
@@ -25,6 +25,17 @@ def _private(scene: Scene) -> None:
     need(scene, LIB)
 
 
+def _private_by_ssh(scene: Scene) -> None:
+    scene.goenv("GOPRIVATE=*.corp.example")
+    need(scene, SSHLIB)
+    git_by_ssh(scene)
+
+
+def _alternate_proxy(scene: Scene) -> None:
+    _private(scene)
+    scene.sh(f"git config --global http.proxy http://{_PROXY}:8888")
+
+
 def _content_network(scene: Scene) -> None:
     scene.names(proxy_golang_org=[STRANGE["cdn"]])
 
@@ -36,6 +47,8 @@ def _alternates(scene: Scene) -> None:
 NETWORKS: Mapping[str, Callable[[Scene], None]] = {
     "directly": lambda scene: None,
     "a private module by git": _private,
+    "a private module by git over SSH": _private_by_ssh,
+    "a private module by git's own proxy": _alternate_proxy,
     "a list with |": _alternates,
     "a content network that answers from elsewhere": _content_network,
     "by a jump host": _via("ssh://root@jump.corp.example"),

@@ -26,6 +26,8 @@ STRANGE = {
     "empty": "8.34.1.10",  # nothing listens
     "cdn": "9.99.0.1",  # right, and in another network than the public resolvers say
     "hang": "8.34.1.11",
+    "hotspot": "8.34.1.12",
+    "clock-ahead": "8.34.1.13",
 }
 # addresses that the liar gives for public names
 BLOCK_PAGE, PRIVATE, BOGON, OTHER = "146.112.61.106", "10.1.2.3", "203.0.113.7", "45.40.0.5"
