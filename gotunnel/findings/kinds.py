@@ -152,7 +152,7 @@ _ROWS: tuple[Kind, ...] = (
     Kind("http.truncated", "error", "http", True, "the transfer broke before its end",
          ("repeat in a while", _VIA)),
     Kind("http.endless", "error", "http", True, "the answer never ends",
-         (_MIRROR,)),
+         (_PROBE, _MIRROR)),
     Kind("http.timeout", "error", "http", True, "the answer didn't come in time",
          ("repeat in a while", _VIA)),
     # module

@@ -146,7 +146,8 @@ class Story:
         if start - lane.context_end <= _NEAR and line.text[:1] in ("\t", " "):
             match = replace(match, groups={**lane.context, **match.groups})
         if match.weak:
-            if host := aside(match.line):
+            host = aside(match.line)
+            if host and host["host"] != "UNKNOWN":  # so ssh calls what is behind a ProxyJump
                 self._hosts[match.id] = host
             if start - lane.strong > _NEAR and len(self._weak) < _WEAK:
                 self._weak.append((end, line.lane, match))
@@ -221,6 +222,8 @@ def _follows(match: Match, causes: set[str]) -> bool:
         return False
     if match.id == "module.not-found":
         return any(kind(id).another_way for id in causes) and any(w in match.line for w in _FOLLOWS)
+    if match.id == "vcs.ssh-refused" and "host" not in match.groups:
+        return any(id.startswith("ssh.") for id in causes)  # the jump host has said why
     return match.id == "ssh.auth-failed" and "ssh.key-unusable" in causes
 
 
