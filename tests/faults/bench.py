@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gotunnel.cli.doctor import lines_of
 from tests.faults.case import Case, Scene
 from tests.faults.world import World
 from tests.lab import proc
@@ -96,6 +97,7 @@ def _judge(outcome: Outcome, status: int) -> None:
         outcome.problems.append(f"root cause {report.get('root_cause')}, want {wanted}: {shown} {said}")
     if status != (1 if wanted else 0):
         outcome.problems.append(f"status {status}")
+    outcome.problems += [f"too wide: {line}" for item in report["findings"] for line in _too_wide(item)]
     found = outcome.finding
     if not found:
         outcome.problems.append(f"no {case.id}: {shown}")
@@ -107,6 +109,13 @@ def _judge(outcome: Outcome, status: int) -> None:
     outcome.fix = next((line for line in found["fix"] if case.fix in line), "")
     if not outcome.fix:
         outcome.problems.append(f"no fix with {case.fix!r}: {found['fix']}")
+
+
+def _too_wide(item: dict[str, Any]) -> list[str]:
+    """What a terminal of 80 columns would break: anything but a command, or a word of its own."""
+    lines = lines_of(item, root=True)
+    free = (line for line in lines if line.strip().partition(": ")[0] not in ("mend", "or"))
+    return [line for line in free if "\x1b" in line or (len(line) > 80 and " " in line.strip())]
 
 
 def _see_go(outcome: Outcome, before: subprocess.Popen[str]) -> None:
