@@ -73,7 +73,9 @@ def test_an_examination_ends_where_nothing_answers(world: World) -> None:
 def test_the_readmes_tables_are_those_of_the_cases() -> None:
     """The Chinese one by its ids and how many faults each has."""
     root = Path(__file__).parent.parent
-    assert table.markdown(CASES) in (root / "README.md").read_text(encoding="utf-8")
+    english = (root / "README.md").read_text(encoding="utf-8")
+    assert table.markdown(CASES) in english
+    assert f"on {len(healthy.NETWORKS)} networks with nothing wrong" in english
     chinese = (root / "README.zh-CN.md").read_text(encoding="utf-8").partition("<details>")[2]
     found = re.findall(r"^\| `([a-z0-9-]+\.[a-z0-9-]+)` \| (.*) \| .* \|$", chinese, re.MULTILINE)
     counted = {id: what.count(";") + 1 for id, what in found}

@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.faults.places import BLOCK_PAGE, DOH, HONEST, HOPS, LIAR, OTHER, PLACES, STRANGE
+from tests.faults.places import (
+    BLOCK_PAGE,
+    COMPANY,
+    DOH,
+    HONEST,
+    HOPS,
+    LIAR,
+    OTHER,
+    PLACES,
+    PRIVATE,
+    STRANGE,
+)
 from tests.lab.pki import Authority
 
 Server = dict[str, Any]
@@ -38,6 +49,8 @@ def of_world(
         tls("cdn", ours) | files,
         tls("hang", ours) | {"mode": "silent"},
         tls(OTHER, ours, "www.example.net") | files,
+        tls(PRIVATE, ours, *COMPANY) | files,
+        {"address": PRIVATE, "port": 8081} | files,
         tls(BLOCK_PAGE, theirs, "block.isp.example") | files,
         tls("login", ours) | _login("proxy.golang.org", ours),
         tls(PLACES["code.corp.example"], ours, "code.corp.example")

@@ -31,6 +31,8 @@ STRANGE = {
 }
 # addresses that the liar gives for public names
 BLOCK_PAGE, PRIVATE, BOGON, OTHER = "146.112.61.106", "10.1.2.3", "203.0.113.7", "45.40.0.5"
+# a source of the company's own, by a name that only its resolver knows, and by one that is another's outside
+COMPANY = ("goproxy.company.com", "www.company.com")
 USER, PASSWORD = "lab", "lab-password"
 LIB = "git.corp.example/team/lib"
 SSHLIB = "code.corp.example/team/sshlib.git"

@@ -27,6 +27,7 @@ from tests.faults.case import Scene
 from tests.faults.places import (
     BLOCK_PAGE,
     BOGON,
+    COMPANY,
     DOH,
     GITLIB,
     HONEST,
@@ -209,7 +210,7 @@ class World:
     def _strange(self) -> None:
         where = self.directory
         self._table, self._honest = where / "names.json", where / "honest.json"
-        self._honest.write_text(json.dumps(self._names()))
+        self._honest.write_text(json.dumps(self._names() | {COMPANY[1]: [OTHER]}))
         self._questions = where / "asked-in-public"
         self._questions.touch()
         self.truth()
