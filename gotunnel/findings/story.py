@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gotunnel.address import one_line
-from gotunnel.findings.catalogue import Finding, finding, kind, report
+from gotunnel.findings.catalogue import Finding, finding, harmless, kind, report
 from gotunnel.findings.loglines import Line, bare, scrub
 from gotunnel.findings.particulars import aside, cause, clean, git_command, name_of, own, step, subject
 from gotunnel.findings.reader import Blocks, Match, Reader, candidates, recognise_bare, whole
@@ -34,7 +34,6 @@ _MATCHES = 5000
 _NEAR = 4096
 
 _MORE = (*KEYS, b"exit status ", b'Get \\"http')
-_HARMLESS = re.compile(r"(?!-)[\w.~+/@:\[\]-]+")
 
 _FOLLOWS = (
     "no required module provides", "cannot find module providing", "no matching versions for",
@@ -229,7 +228,7 @@ def _follows(match: Match, causes: set[str]) -> bool:
 
 def _finding(group: _Group, *, passed: bool) -> Finding:
     match = group.first
-    known = {name: text for name, text in match.groups.items() if _HARMLESS.fullmatch(text)}
+    known = {name: text for name, text in match.groups.items() if harmless(text)}
     shown = ("host", "port", "address", "server", "hop", "via", "status", "url", "repository", "module",
              "version", "path", "file", "words")  # fmt: skip
     if kind(match.id).stage in ("config", "hop") and (hop := known.get("hop") or known.get("proxy")):
