@@ -64,7 +64,7 @@ def person(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Script]:
 
 
 def dead() -> str:
-    return f"http://127.0.0.1:{proc.free_port()}"
+    return f"http://127.0.0.1:{proc.dead_port()}"
 
 
 def test_each_answer_is_tried_and_may_be_corrected(

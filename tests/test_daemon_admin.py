@@ -188,6 +188,7 @@ async def test_every_answer_keeps_itself_to_itself(lab: Lab) -> None:
 
 
 async def test_heads_and_bodies_are_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "BODY", 1 << 20)
     assert (await lab.ask("/api/runs", BEARER, "POST", b'"' + b"x" * (1 << 20) + b'"'))[0] == 413
     long = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 70_000 + b"\r\n\r\n"
     answer = await lab.raw(long)

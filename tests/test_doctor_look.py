@@ -29,7 +29,7 @@ from gotunnel.upstream.dialer import Stream
 from gotunnel.upstream.tls import client_context
 from tests.lab import dns
 from tests.lab.pki import Authority
-from tests.lab.proc import free_port
+from tests.lab.proc import dead_port, free_port
 
 QUICK = Limits(total=6.0, name=1.0, connect=1.0, hops=1.0, tls=0.6, answer=0.6, compare=0.6)
 LIST = "/golang.org/x/text/@v/list"
@@ -351,7 +351,7 @@ async def test_credentials_go_over_verified_tls_only_and_only_after_a_refusal(au
 
 
 async def test_a_dead_port_of_a_local_source_is_the_setting_and_of_a_host_the_network() -> None:
-    port = free_port()
+    port = dead_port()
     _, found = await judged(need(port), means())
     assert (found.id, found.evidence["cause"]) == ("goproxy.unreachable", "tcp.refused")
     _, found = await judged(need(port, "url"), means())
@@ -370,7 +370,7 @@ async def test_git_over_ssh() -> None:
         seen = await look(need(good, "vcs-ssh"), means=means())
         assert (seen.finding, seen.notes["banner"]) == (None, "SSH-2.0-test")
         round_ = means(ssh_elsewhere={"127.0.0.1": HostPort("127.0.0.1", good)})
-        for port in (bad, free_port()):
+        for port in (bad, dead_port()):
             _, found = await judged(need(port, "vcs-ssh"), round_)
             assert found.id == "vcs.ssh-refused"
             assert found.evidence["ssh_443"] == f"127.0.0.1:{good}"
@@ -378,7 +378,7 @@ async def test_git_over_ssh() -> None:
 
 
 async def test_the_git_port_that_is_blocked() -> None:
-    _, found = await judged(need(free_port(), "vcs-git"), means())
+    _, found = await judged(need(dead_port(), "vcs-git"), means())
     assert found.id == "vcs.port-blocked"
     assert "insteadOf git://127.0.0.1/" in found.fix[0]
 

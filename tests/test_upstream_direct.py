@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 from gotunnel.address import HostPort
 from gotunnel.errors import Blame
 from gotunnel.upstream.direct import DirectDialer, resolve, translate
-from tests.lab.proc import free_port
+from tests.lab.proc import dead_port
 from tests.peers import echo, refusal_of, say, serving, silence, slow_resolver, until
 
 TARGET = HostPort("git.example", 443)
@@ -34,7 +33,7 @@ async def test_a_dial_by_name_and_by_address() -> None:
 
 
 async def test_nobody_listens() -> None:
-    target = HostPort("127.0.0.1", free_port())
+    target = HostPort("127.0.0.1", dead_port())
     error = await refusal_of(DirectDialer(), target)
     assert (error.finding, error.blame, error.charges_hop) == ("tcp.refused", Blame.TARGET, False)
     assert str(error) == f"{target}: connection refused"
@@ -88,9 +87,10 @@ async def test_a_source_or_interface_that_is_not_there_is_this_ways_own_fault() 
         assert (error.finding, error.blame, error.hop) == ("net.unreachable", Blame.HOP, foreign.label)
         six = await refusal_of(DirectDialer(source="::1", label="direct:?source=::1"), target)
         assert (six.finding, six.blame) == ("net.unreachable", Blame.HOP)
-        if hasattr(socket, "SO_BINDTODEVICE") and os.geteuid() == 0:
-            error = await refusal_of(DirectDialer(interface="gt-none0", label="direct:?interface=x"), target)
+        for wanted in (target, HostPort("no-such-name.invalid", 80)):
+            error = await refusal_of(DirectDialer(interface="gt-none0", label="direct:?interface=x"), wanted)
             assert (error.finding, error.blame) == ("net.unreachable", Blame.HOP)
+            assert "no such interface" in error.detail
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from gotunnel.address import HostPort
 from gotunnel.errors import Blame, DialError
 from gotunnel.upstream.connect import ConnectDialer
 from gotunnel.upstream.direct import DirectDialer
+from gotunnel.upstream.proxy_auth import Login
 from gotunnel.wire.proxy_auth import Challenge, challenges, digest, strongest_digest
 
 TARGET = HostPort("git.corp.example", 443)

@@ -105,9 +105,7 @@ class Admin:
             made: BaseRequest = self._web.BaseRequest(*parts, loop, client_max_size=BODY)
             return made
 
-        self._http = http = self._web.Server(
-            self._handle, request_factory=request, handler_cancellation=True
-        )
+        self._http = http = self._web.Server(self._handle, request_factory=request, handler_cancellation=True)
         protocol = _protocol_class(self._web)
         self._listener = await loop.create_server(
             lambda: protocol(

@@ -65,6 +65,7 @@ class DirectDialer:
         finding, whose = "dns.timeout", "no answer from the resolver"
         try:
             async with asyncio.timeout(self._timeout):
+                self._look_for_interface()  # first: where it is missing, names may be unknown for that
                 addresses = await resolve(target)
                 finding, whose = "tcp.timeout", "no answer"
                 sock = await self._connect(addresses)
@@ -80,6 +81,14 @@ class DirectDialer:
             sock.close()
             raise translate(error, target) from error
         return stream
+
+    def _look_for_interface(self) -> None:
+        """Raises OSError where there is none of that name."""
+        if self._interface and hasattr(socket, "if_nametoindex"):
+            try:
+                socket.if_nametoindex(self._interface)
+            except OSError as error:
+                raise OSError(errno.ENODEV, f"interface {self._interface}: {error}") from error
 
     def _translate(self, error: OSError, target: HostPort) -> DialError:
         told = translate(error, target)

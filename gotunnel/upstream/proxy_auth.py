@@ -142,8 +142,10 @@ class Login:
         if schemes & {"ntlm", "negotiate"} and self._has_password and not has_spnego:
             words += f"; {_EXTRAS['ntlm']} can do that with your password"
         elif "negotiate" in schemes and not self._has_password:
-            words += "; kinit gets a ticket" if tickets else f"; {_EXTRAS['negotiate']} can do that with a ticket"
-            words += ", or put USER:PASSWORD@ before its host"
+            install = f"{_EXTRAS['negotiate']} can do that with a ticket"
+            words += (
+                f"; {'kinit gets a ticket' if tickets else install}, or put USER:PASSWORD@ before its host"
+            )
         elif names and not self._has_password:
             words += "; put USER:PASSWORD@ before its host, or USER@ and ?password_file=FILE"
         elif "basic" in schemes:
