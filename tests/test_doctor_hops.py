@@ -60,7 +60,7 @@ async def test_ssh_servers_that_refuse(sshd: Callable[..., Sshd], client_key: Ke
     broken.write_text("no key")
     unusable = await found_by(ssh(narrow, broken, hosts))
     assert unusable.id == "ssh.key-unusable"
-    assert unusable.fix[1].startswith(f"ssh-keygen -y -f {broken}")
+    assert unusable.fix[0].startswith(f"ssh-keygen -y -f {broken}")
     (tmp_path / "none").touch()
     unknown = await found_by(ssh(free, client_key.private, tmp_path / "none"))
     assert unknown.id == "ssh.host-key-unknown"

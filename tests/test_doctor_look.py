@@ -24,6 +24,7 @@ from gotunnel.doctor.model import Need, NeedKind, Seen
 from gotunnel.errors import Blame, DialError
 from gotunnel.findings.catalogue import Finding
 from gotunnel.modproxy.credentials import Credentials
+from gotunnel.modproxy.dirhash import h1_of_go_mod
 from gotunnel.upstream.dialer import Stream
 from gotunnel.upstream.tls import client_context
 from tests.lab import dns
@@ -272,6 +273,28 @@ async def test_an_answer_that_stops_or_never_comes() -> None:
             _, found = await judged(need(port), means())
         assert found.id == "http.timeout"
         assert words in found.summary
+
+
+async def test_a_go_mod_is_held_against_go_sum() -> None:
+    mod = b"module a.example/m\n"
+    asked: dict[str, Any] = {"path": "/a.example/m/@v/v1.0.0.mod", "h1": h1_of_go_mod(mod)}
+    async with serving(saying(reply(200, mod))) as port:
+        assert judge([await look(need(port, **asked), means=means())]) == []
+    async with serving(saying(reply(200, mod + b"require b.example/evil v1.0.0\n"))) as port:
+        seen, found = await judged(need(port, **asked), means())
+    assert (found.id, found.stage) == ("sum.mismatch", "verify")
+    assert "--mirror" in found.fix[0]
+    assert seen.notes["h1"].startswith("h1:")
+
+
+async def test_a_portal_that_leads_from_https_to_http_is_one_though_go_does_not_follow(
+    authority: Authority,
+) -> None:
+    away = reply(302, b"", "Location: http://hotspot.example/login")
+    async with serving(saying(away), served_by(authority, "127.0.0.1")) as port:
+        _, found = await judged(need(port, tls=True), means(authority))
+    assert found.id == "http.captive-portal"
+    assert found.fix[0] == "open http://hotspot.example/login in a browser and log in"
 
 
 async def test_a_portal_leads_away_and_an_honest_redirect_does_not_alarm() -> None:

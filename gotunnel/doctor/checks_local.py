@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 
 from gotunnel.doctor.checks_config import sources_of
@@ -167,11 +168,15 @@ def _spaces(facts: Facts) -> Iterator[Finding]:
 
 
 def _writable(facts: Facts, name: str, path: str) -> tuple[str, ...]:
-    look = f"ls -ld {path}"
+    look = f"ls -ld {shlex.quote(path)}"
     if name == "TMPDIR":
         return (look, "export TMPDIR=/PATH/TO/A/DIRECTORY")
     home = {"GOMODCACHE": "$HOME/go/pkg/mod", "GOCACHE": "$HOME/.cache/go-build"}[name]
-    return (f'sudo chown -R "$(id -u):$(id -g)" {facts.value(name) or path}', look, f"export {name}={home}")
+    return (
+        f'sudo chown -R "$(id -u):$(id -g)" {shlex.quote(facts.value(name) or path)}',
+        look,
+        f"export {name}={home}",
+    )
 
 
 def _sum_mismatch(facts: Facts) -> Iterator[Finding]:
