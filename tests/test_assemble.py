@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from gotunnel.address import HostPort
-from gotunnel.assemble import Engine, build_engine
+from gotunnel.assemble import Engine, build_engine, build_graph
 from gotunnel.config.load import WaysOut, load, resolve_upstreams
 from gotunnel.config.model import Config, Route, Upstream
 from gotunnel.errors import ConfigError, DialError
 from gotunnel.observe.events import Event
 from gotunnel.pool.pool import Pool
+from gotunnel.tasks import Tasks
 from tests.gotunnel_alone import environment
 
 
@@ -138,3 +139,31 @@ async def test_options_of_ssh_config_that_are_not_honoured_are_named_once(tmp_pa
     )
     await engine.close()
     assert told == ["ssh_config of hop: not honoured here: DynamicForward, RemoteCommand"]
+
+
+async def test_what_is_being_dialled_outlives_a_reload(tmp_path: Path) -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow_proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await answer.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhello")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(slow_proxy, "127.0.0.1", 0)
+    via = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    made, tasks = default(tmp_path, ways(Upstream("slow", via))), Tasks("test")
+    dialling = tasks.spawn("dial", made.ways.dial(HostPort("origin.example", 443)))
+    await asked.wait()
+    config = load({}, environment(tmp_path)).config
+    made.replace(build_graph(config, ways(Upstream("other", "direct:")), emit=lambda event: None))
+    await asyncio.sleep(0.1)  # the old graph has no stream, and is none to close yet
+    answer.set()
+    stream = await dialling
+    assert await stream.read() == b"hello"
+    stream.close()
+    await made.close()
+    await tasks.close()
+    server.close()

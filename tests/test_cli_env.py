@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
+import zlib
 
 import pytest
 
-from gotunnel.cli.env import BEFORE, in_words, restored
+from gotunnel.cli.env import BEFORE, in_words, restored, undo
 
 NASTY = {"A": 'it\'s "quoted" $HOME `id` \\ \n two lines', "B": "", "GONE": None, "C": "-n x;y|z&"}
 
@@ -36,3 +37,20 @@ def test_unset_restores_what_was_there_before() -> None:
     assert restored({}) == {}
     assert restored({BEFORE: "nonsense"}) == {}
     assert in_words(restored({}), "sh") == ""
+
+
+def test_undo_keeps_what_was_set_since() -> None:
+    sums = {
+        "GOPROXY": zlib.crc32(b"http://127.0.0.1:1/s"),
+        "NO_PROXY": zlib.crc32(b"localhost"),
+        "GONOPROXY": 0,
+    }
+    before = {"GOPROXY": "mine", "NO_PROXY": None, "GONOPROXY": "corp", "": sums}
+    environ = {"GOPROXY": "http://127.0.0.1:1/s", "NO_PROXY": "localhost", BEFORE: json.dumps(before)}
+    undone = dict(environ)
+    undo(undone)
+    assert undone == {"GOPROXY": "mine", "GONOPROXY": "corp"}
+    undone = environ | {"GOPROXY": "newer"}
+    undo(undone)
+    assert undone == {"GOPROXY": "newer", "GONOPROXY": "corp"}
+    assert "" not in restored(environ)

@@ -50,15 +50,18 @@ def test_the_system_s_units_need_root(
 
 
 def test_a_program_in_a_home_is_refused_since_the_service_can_t_see_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/home/me/.venv/bin/python")
-    system = service.Scope(False, tmp_path, print)
-    with pytest.raises(
-        service.ServiceError, match="in a home directory, which the system's service doesn't see"
-    ):
-        service._program(system)
-    assert service._program(service.Scope(True, tmp_path, print))
+    words = "in a home directory, which the system's service doesn't see"
+    with pytest.raises(service.ServiceError, match=words):
+        service._install(service.Scope(False, tmp_path, print))
+    assert list(tmp_path.iterdir()) == []
+    assert main(["service", "install", "--system", "--print"]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("\nExecStart=") == 2
+    assert words in err
+    assert service._unseen(service.Scope(True, tmp_path, print)) == ""
 
 
 def test_ports_are_free_ones_and_stay(tmp_path: Path) -> None:

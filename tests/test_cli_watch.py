@@ -59,6 +59,10 @@ def test_a_narrow_terminal_without_unicode(script: Script) -> None:
     text = drawn(script.history.snapshot(), width=80, encoding="ascii")
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "down" in text
+    narrow = drawn(script.history.snapshot(), width=44)  # figures give way, names and states stay
+    assert max(len(line) for line in narrow.splitlines()) <= 44
+    assert all(way["name"][:8] in narrow for way in script.history.snapshot()["ways"])
+    assert "● up" in narrow
 
 
 def test_a_service_that_has_only_begun() -> None:

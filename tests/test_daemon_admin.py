@@ -27,13 +27,14 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 class Lab:
     """A service that is scripted, and a client that sends just what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, login: tuple[str, str] | None = None) -> None:
         self.script = Script()
         self.script.hour()
         self.ready = (True, "")
         self.got: list[Any] = []
         self.admin = Admin(
             token=TOKEN,
+            login=login,
             snapshot=self.script.history.snapshot,
             metrics=self.script.metrics.render,
             ready=lambda: self.ready,
@@ -81,8 +82,8 @@ class Lab:
 
 
 @pytest.fixture
-async def lab() -> AsyncIterator[Lab]:
-    made = Lab()
+async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
+    made = Lab(getattr(request, "param", None))
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     made.port = sock.getsockname()[1]
@@ -120,6 +121,29 @@ async def test_everything_else_wants_the_token(lab: Lab, path: str) -> None:
         assert await lab.status(path, BEARER, "HEAD") == 200
     status = await lab.status(path, {"Authorization": f"Basic {basic}"})
     assert status == (200 if path == "/metrics" else 401)
+
+
+@pytest.mark.parametrize("lab", [("team", "the words: of all")], indirect=True)
+async def test_a_user_s_password_reads_as_basic_and_is_a_token(lab: Lab) -> None:
+    def basic(user: str, password: str) -> dict[str, str]:
+        return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+    right = basic("team", "the words: of all")
+    for path in ("/", "/app.js", "/metrics", "/api/status"):
+        assert await lab.status(path, right) == 200
+        assert await lab.status(path, right | {"Sec-Fetch-Site": "cross-site"}) == 403
+        status, told, text = await lab.ask(path)
+        assert (status, told["WWW-Authenticate"]) == (401, 'Basic realm="gotunnel"')
+        assert "user and password of listen.auth" in text
+    nobody = {"Authorization": "Basic dGVhbQ=="}  # no colon in it
+    for wrong in (basic("team", "other"), basic("Team", "the words: of all"), basic("", ""), nobody):
+        assert await lab.status("/api/status", wrong) == 401
+    # a browser sends it by itself: it opens nothing that acts
+    assert (await lab.ask("/api/runs", right, "POST", b"{}"))[0] == 401
+    for token in ("the words: of all", TOKEN):
+        bearer = {"Authorization": f"Bearer {token}"}
+        assert (await lab.ask("/api/runs", bearer, "POST", b"{}"))[0] == 201
+    assert await lab.status("/metrics", basic("prometheus", TOKEN)) == 200
 
 
 async def test_the_address_with_the_token_gives_a_cookie_that_reads_and_does_not_act(lab: Lab) -> None:

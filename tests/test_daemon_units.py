@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -14,9 +12,8 @@ from gotunnel.config.load import examine
 from gotunnel.daemon.units import Wanted, quoted, render, shipped
 from gotunnel.upstream.spec import parse_chain
 from tests.conftest import need
+from tests.examples import CONFIG, FOLDER, configuration
 from tests.lab import proc
-
-FOLDER = proc.ROOT / "systemd"
 
 
 def test_what_is_shipped_is_what_is_installed() -> None:
@@ -67,16 +64,10 @@ def test_the_system_s_service_is_exposed_by_1_5_at_most(unit: str) -> None:
     proc.run(["systemd-analyze", "security", "--offline=true", "--threshold=15", str(FOLDER / unit)])
 
 
-@pytest.mark.parametrize(
-    ("example", "key"), [("compose.yaml", "content: |"), ("kubernetes.yaml", "config.toml: |")]
-)
-def test_the_configuration_in_an_example_is_right(example: str, key: str, tmp_path: Path) -> None:
-    lines = (FOLDER / example).read_text().splitlines()
-    at = next(number for number, line in enumerate(lines) if line.strip() == key)
-    indent = len(lines[at]) - len(lines[at].lstrip())
-    block = itertools.takewhile(lambda line: len(line) - len(line.lstrip()) > indent, lines[at + 1 :])
+@pytest.mark.parametrize("example", CONFIG)
+def test_the_configuration_in_an_example_is_right(example: str, tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
-    file.write_text(textwrap.dedent("\n".join(block)))
+    file.write_text(configuration(example))
     loaded, problems = examine({}, {}, path=str(file))
     assert problems == ()
     assert loaded.config.cache.url.startswith("s3://")

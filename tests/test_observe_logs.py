@@ -260,7 +260,8 @@ def test_json_is_the_common_schema(log: Callable[[LogHandler], logging.Logger]) 
     assert dial["error"] == {"code": "tcp.refused", "message": "no"}
     assert dial["destination"]["address"] == "h:443"
     assert dial["labels"] == {"run": "r0", "upstream": "tokyo"}
-    assert dial["log"]["level"] == "warning"
+    assert list(dial)[:3] == ["@timestamp", "log.level", "message"]
+    assert dial["log.level"] == "warning"
     assert failover["labels"] == {"run": "r0", "from": "tokyo", "to": "paris"}
     assert (alert["event"]["kind"], alert["labels"]["sigma"]) == ("alert", 4.5)
     assert failed["error"]["type"] == "OSError"

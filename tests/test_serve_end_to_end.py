@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,10 +17,13 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import need
+from tests.lab import proc
 from tests.lab.corpus import Corpus
 from tests.lab.origin import Origin
 from tests.lab.pki import Authority
 from tests.lab.proc import wait_until
+from tests.lab.proxies import HttpProxy
 
 GOTUNNEL = [sys.executable, "-m", "gotunnel"]
 
@@ -172,6 +176,48 @@ def test_a_shell_that_took_env_goes_on_after_a_restart(home: Home) -> None:
     assert ran.stdout == f"{home.origin.url}..\n", ran.stderr
 
 
+def test_in_a_shell_that_took_env_run_uses_the_service_and_serve_asks_not_itself(home: Home) -> None:
+    home.start()
+    running = json.loads((home.directory / "run" / "gotunnel" / "server.json").read_text())
+    home.env |= {k: v for k, v in json.loads(home.gotunnel("env", "--shell", "json").stdout).items() if v}
+    project = home.corpus.write_project(home.directory / "project")
+    argv = ["go", "-C", str(project), "mod", "download"]
+    ran, events = home.run(argv)
+    assert ran.returncode == 0, ran.stderr
+    assert events[0]["proxy"] == running["proxy"].rpartition("@")[2]
+    assert home.stop() == 0
+    home.env |= {"GOMODCACHE": str(home.directory / "other"), "XDG_CACHE_HOME": str(home.directory / "anew")}
+    home.origin.clear_log()
+    home.start()
+    ran, _ = home.run(argv)
+    assert ran.returncode == 0, ran.stderr
+    assert len(home.origin.begun(r"\.zip$")) == len(home.corpus.modules)
+    # and where the address was written down for good, as by `go env -w`
+    assert home.stop() == 0
+    home.env = {**home.env, "GOPROXY": running["modproxy"], "GOTUNNEL_ENV_BEFORE": ""}
+    home.start()
+    assert "GOPROXY is this service itself; https://proxy.golang.org,direct is taken" in home.said
+
+
+def test_a_kept_port_that_somebody_took_is_told_in_one_line(home: Home) -> None:
+    home.start()
+    kept = json.loads((home.directory / ".local/state/gotunnel/serve.json").read_text())
+    assert home.stop() == 0
+    with (
+        socket.create_server(("127.0.0.1", kept["proxy"])),
+        socket.create_server(("127.0.0.1", kept["admin"])),
+    ):
+        home.start()
+    taken = [line for line in home.said.splitlines() if "taken" in line]
+    assert taken == [
+        f"gotunnel: ports of the last time are taken: {kept['proxy']} (proxy), {kept['admin']} (admin); "
+        "shells need `gotunnel env` anew"
+    ]
+    now = json.loads((home.directory / ".local/state/gotunnel/serve.json").read_text())
+    assert (now["secret"], now["modproxy"]) == (kept["secret"], kept["modproxy"])
+    assert home.run(["true"])[0].returncode == 0
+
+
 def test_a_stale_file_counts_as_no_service(home: Home) -> None:
     home.start()
     assert home.process is not None
@@ -205,6 +251,39 @@ def test_a_reload_swaps_the_ways_out_and_a_wrong_one_changes_nothing(home: Home)
     home.write("")
     assert [way["name"] for way in home.status()["ways"]] == ["other"]
     assert home.run(["true"])[0].returncode == 0
+
+
+def test_a_reload_says_what_only_a_restart_changes(home: Home) -> None:
+    home.env["GOTUNNEL_ALERT_SECRET"] = "the hook's own"  # no key: no file may hold it
+    home.start()
+    assert home.process is not None
+    home.write(
+        '[[upstream]]\nname = "here"\nvia = "direct:"\n[listen]\nproxy = "127.0.0.1:4999"\n'
+        "[alert]\nsigma = 4.0\n[limits]\nper_client = 7\n"
+    )
+    home.process.send_signal(signal.SIGHUP)
+    home.wait_for("in force, but for what only a restart changes: listen.proxy, alert.sigma\n")
+
+
+def test_it_is_unready_while_no_way_out_works(home: Home, tmp_path: Path) -> None:
+    need(HttpProxy.available())
+    probe = f'[pool]\nprobe = {{ url = "{home.origin.url}", every = "1s", timeout = "2s" }}\n'
+    with HttpProxy(tmp_path / "office") as office:
+        home.write(f'[[upstream]]\nname = "office"\nvia = "http://127.0.0.1:{office.port}"\n{probe}')
+        home.start()
+        running = json.loads((home.directory / "run" / "gotunnel" / "server.json").read_text())
+
+        def said() -> str:
+            words = ["curl", "-s", "--noproxy", "*", "-H", f"Authorization: Bearer {running['token']}"]
+            return proc.run([*words, f"{running['admin']}/readyz"]).stdout
+
+        assert said() == "ready\n"
+        office.stop()
+        wait_until(
+            "it is unready", lambda: said() == "unready: no way out works: office: tcp.refused\n", 20.0
+        )
+        office.start()
+        wait_until("it is ready again", lambda: said() == "ready\n", 40.0)
 
 
 def test_a_stream_outlives_a_reload_and_a_stop_waits_for_it(home: Home) -> None:

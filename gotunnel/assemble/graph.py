@@ -2,7 +2,8 @@
 
 Rules:
 - `Switch` is what everybody holds; behind it stands the graph of the moment.
-- A graph that was replaced takes no new streams, and is closed when its last one has ended.
+- A graph that was replaced takes no new streams, and is closed when its last one has ended; one that is being
+  dialled counts.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class Graph:
     tasks: Tasks
     streams: weakref.WeakSet[Stream] = field(default_factory=weakref.WeakSet)
     counted: Traffic | None = None
+    dialling: int = 0
 
     def warm(self, after: float) -> None:
         """Begin to open the ways out in `after` seconds."""
@@ -124,7 +126,7 @@ class Graph:
         await self.tasks.close()
         end = asyncio.get_running_loop().time() + limit
         try:
-            while self.open_streams and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
+            while (self.dialling or self.open_streams) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK)  # a stream tells its one owner of its end, and nobody else
         finally:
             await self.close()
@@ -160,8 +162,12 @@ class Switch:
         self, target: HostPort, *, only: str = "", avoid: frozenset[str] = frozenset()
     ) -> Stream:
         graph = self.graph
-        stream = await graph.router.dial_by(target, only=only, avoid=avoid)
-        graph.streams.add(stream)
+        graph.dialling += 1
+        try:
+            stream = await graph.router.dial_by(target, only=only, avoid=avoid)
+            graph.streams.add(stream)
+        finally:
+            graph.dialling -= 1
         if graph.counted is not None:
             graph.counted.add(stream)
         return stream

@@ -18,13 +18,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from gotunnel.address import HostPort
 from gotunnel.assemble.engine import credentials
 from gotunnel.config.model import Config, Tls
 from gotunnel.errors import ConfigError, DialError, ModuleError
-from gotunnel.goenv import Found, with_mirrors
+from gotunnel.goenv import DEFAULT_GOPROXY, Found, first_source, with_mirrors
 from gotunnel.listener.auth import matches, new_secret
 from gotunnel.listener.sockets import address_of, bind, reached_at
 from gotunnel.listener.tls import server_context
@@ -133,7 +133,7 @@ class Modules:
         shared: bool = False,
     ) -> None:
         """`shared`: for others too, and so inside TLS where that is configured."""
-        self._config = config
+        self._config, self._for_others = config, shared
         self._tls = config.listen.tls if shared else Tls()
         self._ways: Ways = _Reporting(ways, on_failure)
         self._emit, self._tell = emit, tell
@@ -148,6 +148,7 @@ class Modules:
         self._listeners: dict[str, Callable[[str], None]] = {}
         self.store = store
         self.address: HostPort | None = None
+        self.beyond = DEFAULT_GOPROXY  # for whom GOPROXY is ourselves: who asked us would wait for us
 
     async def start(self, where: HostPort | socket.socket) -> HostPort:
         """Listen; who connects before the rest is ready waits.  Raises ConfigError."""
@@ -169,15 +170,18 @@ class Modules:
 
     @property
     def shared(self) -> bool:
-        """Whether it serves below `/` too: who comes shows a password or a certificate, in TLS."""
-        named = self._config.listen.auth.mode == "user"
-        return bool(self._tls.cert) and (named or bool(self._tls.client_ca))
+        """Whether it serves below `/` too: who comes shows a password or a certificate.
+
+        go sends a password in TLS only, which may also be that of a balancer before us.
+        """
+        listen = self._config.listen
+        return self._for_others and (listen.auth.mode == "user" or bool(listen.tls.client_ca))
 
     def _check(self) -> Callable[[str, str], bool] | None:
         """What a user and a password are held against, in the shared mode."""
-        user, secret = credentials(self._config)
-        if not user or not self.shared:
+        if not self.shared or self._config.listen.auth.mode != "user":
             return None
+        user, secret = credentials(self._config)
         return lambda name, given: matches(name.encode(), given.encode(), secret, user)
 
     async def answer(self, path: str, project: Project, *, priority: int = 0) -> Answer:
@@ -206,7 +210,8 @@ class Modules:
         from gotunnel.modproxy.sources import child_goproxy, parse_list
         from gotunnel.modproxy.verify import Verifier
 
-        listed = with_mirrors(found.goproxy, mirrors) if mirrors else found.goproxy
+        goproxy = self.beyond if self.is_ours(found.goproxy) else found.goproxy
+        listed = with_mirrors(goproxy, mirrors) if mirrors else goproxy
         try:
             sources = parse_list(listed, mirrors)
         except ValueError:
@@ -234,6 +239,13 @@ class Modules:
             offline=self._offline,
         )
         return Opened(goproxy, secret, project, proxy)
+
+    def is_ours(self, goproxy: str) -> bool:
+        """Whether the list begins with this module proxy, as for whom took `gotunnel env` for good."""
+        with contextlib.suppress(ValueError):
+            named = HostPort.parse(urlsplit(first_source(goproxy)).netloc.rpartition("@")[2])
+            return self.address is not None and named == reached_at(self.address)
+        return False
 
     def listen(self, run_id: str, asked: Callable[[str], None]) -> None:
         """`asked` hears of every path that this run's go asks for."""

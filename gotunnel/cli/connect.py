@@ -54,7 +54,11 @@ def _service() -> str:
     from gotunnel.cli.remote import find
 
     server = find(os.environ)
-    return server.running.proxy if server is not None and server.running is not None else ""
+    if server is None:
+        return ""
+    if server.running is not None:
+        return server.running.proxy
+    return server.seen_from_here(str(server.ask("GET", "/api/environment")["proxy"]))
 
 
 def git_proxy_main() -> NoReturn:

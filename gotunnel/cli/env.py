@@ -2,7 +2,10 @@
 
 Rules:
 - Without a service: nothing on standard output, one line on standard error, status 69.
-- What a variable held before is kept in GOTUNNEL_ENV_BEFORE, so that `--unset` restores it.
+- What a variable held before is kept in GOTUNNEL_ENV_BEFORE, so that `--unset` restores it; beside it a sum
+  of what it was set to, which tells what the user has set since.
+- Commands that open ways out, or ask a service for them, go by what was there before (`undo`): the service's
+  own module proxy is no source for itself.
 - Each value is quoted for its shell; nothing of it is ever expanded.
 """
 
@@ -12,12 +15,15 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, MutableMapping
+from typing import Any
 
 from gotunnel.errors import GotunnelError
 
 USAGE = "gotunnel env [--shell sh|fish|powershell|json] [--unset]"
 BEFORE = "GOTUNNEL_ENV_BEFORE"
+_SUMS = ""  # no variable's name
 SHELLS = ("sh", "fish", "powershell", "json")
 
 
@@ -54,21 +60,16 @@ def wanted(args: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, st
     server = find(environ, args.server, args.profile)
     if server is None:
         raise NoService("no serve is running; start it: gotunnel serve, or gotunnel service install")
-    before = _before(environ)
     clean = {**environ}
-    for name, value in before.items():
-        if value is None:
-            clean.pop(name, None)
-        else:
-            clean[name] = value
+    undo(clean)
     told = server.ask("GET", "/api/environment")
     found = read(clean)
     env = compose(
         clean,
         found,
-        proxy_url=told["proxy"],
+        proxy_url=server.seen_from_here(told["proxy"]),
         run_id="",
-        goproxy=told["goproxy"],
+        goproxy=server.seen_from_here(told["goproxy"]),
         private=told["private"],
         command=own_command(),
         git_proxy=git_proxy_command(),
@@ -76,24 +77,41 @@ def wanted(args: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, st
     env.pop("GOTUNNEL_RUN_ID", None)
     changed: dict[str, str | None] = {n: v for n, v in env.items() if clean.get(n) != v}
     changed |= dict.fromkeys(name for name in clean if name not in env)
-    old = {name: clean.get(name) for name in changed}
+    old: dict[str, Any] = {name: clean.get(name) for name in changed}
+    old[_SUMS] = {name: _sum(value) for name, value in changed.items()}
     return {**changed, BEFORE: json.dumps(old, separators=(",", ":"))}
 
 
 def restored(environ: Mapping[str, str]) -> dict[str, str | None]:
     """What has to change for all to be as before."""
-    before = _before(environ)
+    before = {n: v for n, v in _kept(environ).items() if v is None or isinstance(v, str)}
     return {**before, BEFORE: None} if before else {}
 
 
-def _before(environ: Mapping[str, str]) -> dict[str, str | None]:
+def undo(environ: MutableMapping[str, str]) -> None:
+    """Make it as if no `env` had been taken; what was set since stays."""
+    sums = _kept(environ).get(_SUMS)
+    if not isinstance(sums, dict):
+        sums = {}
+    for name, value in restored(environ).items():
+        if sums.get(name, _sum(environ.get(name))) != _sum(environ.get(name)):
+            continue
+        if value is None:
+            environ.pop(name, None)
+        else:
+            environ[name] = value
+
+
+def _kept(environ: Mapping[str, str]) -> dict[str, Any]:
     try:
         found = json.loads(environ.get(BEFORE, "{}"))
     except ValueError:
         return {}
-    if not isinstance(found, dict):
-        return {}
-    return {str(n): v for n, v in found.items() if v is None or isinstance(v, str)}
+    return found if isinstance(found, dict) else {}
+
+
+def _sum(value: str | None) -> int:
+    return 0 if value is None else zlib.crc32(value.encode("utf-8", "surrogateescape"))
 
 
 def in_words(changes: Mapping[str, str | None], shell: str) -> str:

@@ -160,6 +160,10 @@ def _dispatch(args: list[str]) -> int:
         raise UsageError(f"no command; commands: {', '.join(COMMANDS)}")
     if options.command == "run":
         options.argv = command
+    if options.command in ("run", "serve", "cache"):
+        from gotunnel.cli.env import undo
+
+        undo(os.environ)
     _set_up_log(options)
     if options.command in HOLD_SECRETS:
         keep_memory_private()

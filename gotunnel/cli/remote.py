@@ -2,7 +2,8 @@
 
 Rules:
 - Found by the runtime file of the same user, or named by --server or GOTUNNEL_SERVER: the admin endpoint's
-  URL with its token as password (http://:TOKEN@127.0.0.1:9000), or the path of such a runtime file.
+  URL with its token as password (http://:TOKEN@127.0.0.1:9000), or with the user and the password of its
+  `listen.auth`, or the path of such a runtime file.
 - A file whose service doesn't answer is stale and counts as none; a server that was named must answer.
 - Spoken is HTTP/1.1 by hand: a run that uses a service shall not wait for a library.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -55,6 +57,14 @@ class Server:
         with self._request("GET", path, None, 3600.0) as answer:
             while line := answer.readline(1 << 20):
                 yield line.decode("utf-8", "replace")
+
+    def seen_from_here(self, urls: str) -> str:
+        """The service's URLs as we reach them: one on another machine that listens on every address calls
+        itself loopback."""
+        if self.address.is_loopback:
+            return urls
+        host = str(HostPort(self.address.host, 1)).removesuffix(":1")
+        return re.sub(r"(//(?:[^/@,|]*@)?)(?:127\.0\.0\.1|\[::1\])(?=:)", lambda m: m[1] + host, urls)
 
     def _request(self, method: str, path: str, body: object, timeout: float) -> IO[bytes]:
         data = b"" if body is None else json.dumps(body).encode()

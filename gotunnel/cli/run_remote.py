@@ -127,14 +127,15 @@ async def remote_parts(
                         loop.call_soon_threadsafe(emit, event)
 
     threading.Thread(target=follow, name="events", daemon=True).start()
-    where = str(told["proxy"]).rpartition("@")[2]
+    proxy = server.seen_from_here(str(told["proxy"]))
+    where = proxy.rpartition("@")[2]
     emit(Ready(where, told.get("modproxy"), tuple(told.get("upstreams", ()))))
     env = environment(
         found,
         config,
-        proxy_url=str(told["proxy"]),
+        proxy_url=proxy,
         run_id=run_id,
-        goproxy=str(told["goproxy"]),
+        goproxy=server.seen_from_here(str(told["goproxy"])),
         offline=False,
     )
     sources = (*mirrors, *re.split("[,|]", found.goproxy))

@@ -84,6 +84,10 @@ def main(args: argparse.Namespace) -> int:
     if args.what == "install" and args.print:
         for name, text in _texts(scope).items():
             sys.stdout.write(f"# {scope.directory / name}\n{text}\n")
+        if unseen := _unseen(scope):
+            from gotunnel.cli.console import tell
+
+            tell(unseen)
         return 0
     if not BOOTED.is_dir():
         raise ServiceError(
@@ -110,10 +114,10 @@ def _user_directory(environ: Mapping[str, str]) -> Path:
 
 
 def _texts(scope: Scope) -> dict[str, str]:
-    return render(Wanted(scope.user, _program(scope), _version(), _ports(scope.directory)))
+    return render(Wanted(scope.user, quoted(*_program(scope)), _version(), _ports(scope.directory)))
 
 
-def _program(scope: Scope) -> str:
+def _program(scope: Scope) -> list[str]:
     """The beginning of the command line that starts us."""
     called, beside = Path(sys.argv[0]), Path(sysconfig.get_path("scripts"), "gotunnel")
     words = [sys.executable, "-m", "gotunnel"]
@@ -121,15 +125,20 @@ def _program(scope: Scope) -> str:
         if script.name == "gotunnel" and script.is_file() and os.access(script, os.X_OK):
             words = [str(script)]
             break
-    for path in () if scope.user else (words[0], sys.executable, __file__):
+    return words
+
+
+def _unseen(scope: Scope) -> str:
+    """Why the service wouldn't find its program, "" where it does."""
+    for path in () if scope.user else (_program(scope)[0], sys.executable, __file__):
         real = os.path.realpath(path)
         if real.startswith(_HOMES):
-            raise ServiceError(
+            return (
                 f"{real} is in a home directory, which the system's service doesn't see; install gotunnel "
                 "elsewhere (python3 -m venv /opt/gotunnel && /opt/gotunnel/bin/pip install gotunnel), "
                 "or take --user"
             )
-    return quoted(*words)
+    return ""
 
 
 def _version() -> int:
@@ -185,6 +194,8 @@ def _ours(file: Path) -> str | None:
 
 
 def _install(scope: Scope) -> None:
+    if unseen := _unseen(scope):
+        raise ServiceError(unseen)
     texts = _texts(scope)
     before = {name: _ours(scope.directory / name) for name in texts}
     for name, text in texts.items():

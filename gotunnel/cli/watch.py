@@ -31,6 +31,7 @@ _STATES = {
 }
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN = "_.-=+*#@"  # where the terminal has no such signs
+_FIGURES = {"latency": 0, "streams": 66, "receiving": 54, "received": 76}  # from which width on
 _SHOWN = 5  # failures and failovers
 
 
@@ -128,9 +129,10 @@ def _ways_table(ways: Sequence[Snapshot], width: int, plain: bool) -> Renderable
 
     wide = width >= 100
     table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, expand=False, header_style="dim")
-    table.add_column("way out", overflow="fold", max_width=40)
+    table.add_column("way out", overflow="fold", min_width=8, max_width=40)
     table.add_column("state", no_wrap=True)
-    for title in ("latency", "streams", "receiving", "received"):
+    shown = [title for title, least in _FIGURES.items() if width >= least]
+    for title in shown:
         table.add_column(title, justify="right", no_wrap=True)
     if wide:
         table.add_column("latency, last half hour", no_wrap=True)
@@ -145,14 +147,13 @@ def _ways_table(ways: Sequence[Snapshot], width: int, plain: bool) -> Renderable
             state.append(f"\n{_clean(error['finding'])}", style="red")
         if way.get("names") == "here" and not str(way.get("chain", "")).startswith("direct:"):
             state.append("\nnames resolved here", style="yellow")  # not at the far end, where nobody lies
-        cells: list[RenderableType] = [
-            name,
-            state,
-            Text(_ms(way["latency_ms"])),
-            Text(str(way["streams"])),
-            Text(f"{_size(way['rate_in'])}/s"),
-            Text(_size(way["bytes_in"])),
-        ]
+        figures = {
+            "latency": _ms(way["latency_ms"]),
+            "streams": str(way["streams"]),
+            "receiving": f"{_size(way['rate_in'])}/s",
+            "received": _size(way["bytes_in"]),
+        }
+        cells: list[RenderableType] = [name, state, *(Text(figures[title]) for title in shown)]
         if wide:
             cells.append(Text(spark(way["hour"]["latency"][-30:], plain=plain), style="cyan"))
         table.add_row(*cells)

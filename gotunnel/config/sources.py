@@ -204,6 +204,7 @@ def _shown(section: str) -> str:
     return f"[[{section}]]" if section in LISTS else f"[{section}]"
 
 
+_NO_KEYS = frozenset({"GOTUNNEL_ALERT_SECRET"})  # stands in no file
 _VARIABLES = {key.variable: key for key in KEYS.values()}
 _TABLE_VARIABLES = {variable(name): name for name in TABLES if "." in name}
 
@@ -218,6 +219,7 @@ def read_environment(environ: Mapping[str, str]) -> Layer:
             not name.startswith("GOTUNNEL_")
             or not rest
             or section.lower() not in SECTIONS
+            or name in _NO_KEYS
             or not text.strip()
         ):
             continue

@@ -3,6 +3,8 @@
 Rules:
 - /healthz and /readyz say one word to anybody; everything else wants the token: `Authorization: Bearer`,
   for what can only be read also the cookie that `/?token=` sets, for /metrics also Basic (any user).
+- Where `listen.auth` names a user, the password is as good as the token, and user and password (Basic, which
+  a browser asks for) open what can only be read.
 - Cookies know no ports: what it holds is derived from the token, and opens no API that acts or hands out
   secrets.
 - `Host` names loopback, the address that was connected to, or a configured host: else a page of another
@@ -48,6 +50,10 @@ _UNAUTHORIZED = (
     "gotunnel: the token is wanted (it stands in server.json of the runtime directory): "
     "open /?token=TOKEN, or send `Authorization: Bearer TOKEN`\n"
 )
+_LOGIN = (
+    "gotunnel: the user and password of listen.auth are wanted; what acts wants "
+    "`Authorization: Bearer PASSWORD`\n"
+)
 
 _log = logging.getLogger("gotunnel.admin")
 
@@ -59,6 +65,8 @@ Handler = Callable[["BaseRequest", Mapping[str, str]], Awaitable["web.StreamResp
 class Admin:
     """Serves until `close`.
 
+    `login` is the user and the password that `listen.auth` names.
+
     `snapshot` is JSON-ready; `metrics` gives (content type, text); `ready` (is it, why not); `hosts` are the
     names by which it may be reached beside loopback's; `api` holds handlers by (method, path), where a
     part of the path in braces stands for any: `("DELETE", "/api/runs/{id}")`.
@@ -68,6 +76,7 @@ class Admin:
         self,
         *,
         token: str,
+        login: tuple[str, str] | None = None,
         snapshot: Callable[[], Mapping[str, Any]],
         metrics: Callable[[], tuple[str, bytes]],
         ready: Callable[[], tuple[bool, str]],
@@ -76,7 +85,8 @@ class Admin:
     ) -> None:
         if not token:
             raise ValueError("an admin endpoint without a token is everybody's")
-        self._token = _digest(token)
+        self._tokens = [_digest(token), *([_digest(login[1])] if login else [])]
+        self._login = None if login is None else _digest(":".join(login))
         self._cookie = hmac.new(token.encode(), b"gotunnel admin cookie", hashlib.sha256).hexdigest()
         self._snapshot, self._metrics, self._ready = snapshot, metrics, ready
         self._hosts = frozenset(host.rstrip(".").lower() for host in hosts)
@@ -167,7 +177,8 @@ class Admin:
         if handler not in (self._healthz, self._readyz) and not self._may(request, handler):
             if handler == self._page and (given := parse_qs(request.query_string).get("token")):
                 return self._enter(given[0])
-            return self._text(401, _UNAUTHORIZED, {"WWW-Authenticate": self._challenge(handler)})
+            words = _UNAUTHORIZED if self._login is None else _LOGIN
+            return self._text(401, words, {"WWW-Authenticate": self._challenge(handler)})
         if handler == self._page and "token" in parse_qs(request.query_string):
             return self._text(303, "", {"Location": "/"})  # the token leaves the address line
         answered = await handler(request, parts)
@@ -209,22 +220,34 @@ class Admin:
     def _may(self, request: BaseRequest, handler: Handler) -> bool:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return hmac.compare_digest(_digest(given.strip()), self._token)
-        if scheme.lower() == "basic" and handler == self._metrics_text:
+            return self._is_token(given.strip())
+        if not self._only_reads(handler):
+            return False
+        if scheme.lower() == "basic":
             with contextlib.suppress(binascii.Error, ValueError):
-                password = base64.b64decode(given.strip(), validate=True).partition(b":")[2]
-                return hmac.compare_digest(_digest(password), self._token)
-        if handler in (self._page, self._events, self._status, self._metrics_text):
-            cookie = request.cookies.get(self._name, "")
-            return hmac.compare_digest(cookie.encode("utf-8", "replace"), self._cookie.encode())
-        return False
+                both = base64.b64decode(given.strip(), validate=True)
+                if self._login is not None and hmac.compare_digest(_digest(both), self._login):
+                    return True
+                return handler == self._metrics_text and self._is_token(both.partition(b":")[2])
+            return False
+        cookie = request.cookies.get(self._name, "")
+        return hmac.compare_digest(cookie.encode("utf-8", "replace"), self._cookie.encode())
+
+    def _only_reads(self, handler: Handler) -> bool:
+        return handler in (self._page, self._events, self._status, self._metrics_text)
+
+    def _is_token(self, given: str | bytes) -> bool:
+        return (
+            sum(hmac.compare_digest(_digest(given), token) for token in self._tokens) > 0
+        )  # none is left out
 
     def _challenge(self, handler: Handler) -> str:
-        return 'Basic realm="gotunnel"' if handler == self._metrics_text else "Bearer"
+        basic = handler == self._metrics_text or (self._login is not None and self._only_reads(handler))
+        return 'Basic realm="gotunnel"' if basic else "Bearer"
 
     def _enter(self, token: str) -> web.StreamResponse:
         """The address with the token was opened: a cookie takes its place."""
-        if not hmac.compare_digest(_digest(token), self._token):
+        if not self._is_token(token):
             return self._text(401, _UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
         response = self._text(303, "", {"Location": "/"})
         response.set_cookie(self._name, self._cookie, httponly=True, samesite="Strict", path="/")

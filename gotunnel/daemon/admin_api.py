@@ -40,7 +40,11 @@ _NOBODY = (404, {"error": "there is no such run; is it over?"})
 
 
 async def start_admin(
-    service: Service, listening: socket.socket, token: str, stack: contextlib.AsyncExitStack
+    service: Service,
+    listening: socket.socket,
+    token: str,
+    login: tuple[str, str] | None,
+    stack: contextlib.AsyncExitStack,
 ) -> HostPort:
     """Serve on `listening`; `stack` ends it.  Gives the address."""
     history, metrics = History(explain=explain), Metrics()
@@ -65,6 +69,7 @@ async def start_admin(
 
     admin = Admin(
         token=token,
+        login=login,
         snapshot=snapshot,
         metrics=metrics.render,
         ready=lambda: service.readiness,

@@ -8,7 +8,8 @@ Rules:
 - The watchdog is fed while the event loop turns and our own listener answers; an outage outside, or an hour
   without a client, never counts against us.
 - A reload builds the new graph first; a configuration that is wrong changes nothing.
-- Ports and secrets stay the same over restarts.
+- Ports and secrets stay the same over restarts; where `listen.auth` names a user, all secrets come of the
+  password, so that replicas which share it agree.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gotunnel import __version__
 from gotunnel.address import HostPort, one_line
@@ -38,7 +39,6 @@ from gotunnel.daemon.notify import Notifier
 from gotunnel.daemon.observed import Observed
 from gotunnel.daemon.runs import Runs
 from gotunnel.daemon.state import (
-    Kept,
     Running,
     forget_running,
     load_kept,
@@ -48,10 +48,11 @@ from gotunnel.daemon.state import (
     save_running,
     state_directory,
 )
+from gotunnel.daemon.upkeep import keep_small, left_as_it_was
 from gotunnel.daemon.webhook import Webhook, secret_from
 from gotunnel.errors import ConfigError, DialError
 from gotunnel.goenv import first_source, read, with_mirrors
-from gotunnel.listener.auth import new_secret
+from gotunnel.listener.auth import derived, new_secret
 from gotunnel.listener.sockets import bind, reached_at
 from gotunnel.modproxy.gosum import GoSum
 from gotunnel.observe.alert import Alerts
@@ -92,6 +93,7 @@ class Service:
         self._ready = False
         self._why = "starting"
         self._refused = ""  # why the last reload was
+        self._moved: list[str] = []  # ports of the last time that are somebody else's now
         self._reloading = asyncio.Lock()
         self._runs: Runs | None = None
         self.observed = Observed()
@@ -120,6 +122,8 @@ class Service:
             await self._start(loaded.config, ways, stack)
             self._tasks.spawn("ready", self._become_ready())
             self._tasks.spawn("status", self._keep_status())
+            upkeep = keep_small(self._modules.store, lambda: self._config, self._setup.tell)
+            self._tasks.spawn("upkeep", upkeep)
             if self._notifier.watchdog is not None:
                 self._tasks.spawn("watchdog", self._feed(self._notifier.watchdog / 3))
             await self._ending.wait()
@@ -146,14 +150,12 @@ class Service:
     async def _start(self, config: Config, ways: WaysOut, stack: contextlib.AsyncExitStack) -> None:
         self._config = config
         kept = load_kept(self._state, self._setup.profile)
-        secret, token = kept.secret or new_secret(), kept.token or new_secret()
+        kept = replace(kept, secret=kept.secret or new_secret(), token=kept.token or new_secret())
         emit = self.observed
         for listener in self._setup.listeners:
             emit.add(listener)
         self._alerts = Alerts(config.alert.sigma, emit)
         emit.add(self._alerts)
-        for kept_secret in (secret, token):
-            stack.callback(register_secret(kept_secret))
         engine = self._engine = build_engine(
             config,
             ways,
@@ -161,10 +163,16 @@ class Service:
             on_failure=self._failed,
             tell=self._setup.tell,
             adjust=self._setup.adjust,
-            secret=secret,
+            secret=kept.secret,
             shared=True,
         )
         stack.push_async_callback(engine.close)
+        path, token, login = kept.secret, kept.token, None
+        if engine.user:
+            login = engine.user, engine.secret
+            path, token = derived(engine.secret, "module proxy"), derived(engine.secret, "admin")
+        for to_mask in (path, token):
+            stack.callback(register_secret(to_mask))
         listen = config.listen
         proxy = await engine.start(self._socket("proxy", listen.proxy, kept.proxy))
         store = await stack.enter_async_context(opened_store(config, proxy_url=engine.proxy_url))
@@ -189,16 +197,22 @@ class Service:
         runs.start()
         emit.add(runs)
         self._found = await in_thread("go env", lambda: read(os.environ))
+        if modules.is_ours(self._found.goproxy):
+            self._setup.tell(
+                f"GOPROXY is this service itself; {modules.beyond} is taken (name sources: [go] mirrors)"
+            )
+            self._found = replace(self._found, goproxy=modules.beyond)
+        modules.beyond = self._found.goproxy
         # for shells that took `gotunnel env`
         mirrors = config.go.mirrors
-        self.shell = await modules.open(self._found, GoSum(), run_id="", mirrors=mirrors, secret=secret)
+        self.shell = await modules.open(self._found, GoSum(), run_id="", mirrors=mirrors, secret=path)
         if modules.shared:
             await modules.open(self._found, GoSum(), run_id="shared", mirrors=mirrors, everybody=True)
-        admin = await self._start_admin(self._socket("admin", listen.admin, kept.admin), token, stack)
+        admin = await self._start_admin(self._socket("admin", listen.admin, kept.admin), token, login, stack)
         self._watch(config)
         save_kept(
             self._state,
-            Kept(secret, token, proxy.port, modproxy.port, admin.port),
+            replace(kept, proxy=proxy.port, modproxy=modproxy.port, admin=admin.port),
             self._setup.profile,
         )
         running = Running(
@@ -206,12 +220,15 @@ class Service:
             time.time(),
             __version__,
             engine.proxy_url,
-            modules.url(secret),
+            modules.url(path),
             f"http://{reached_at(admin)}",
             token,
         )
         save_running(self._runtime, running, self._setup.profile)
         stack.callback(forget_running, self._runtime, self._setup.profile)
+        if self._moved:
+            ports = ", ".join(self._moved)
+            self._setup.tell(f"ports of the last time are taken: {ports}; shells need `gotunnel env` anew")
         self._setup.tell(f"proxy on {proxy}, module proxy on {modproxy}, admin on http://{admin}")
 
     def _socket(self, name: str, address: Address, kept: int) -> socket.socket:
@@ -221,15 +238,19 @@ class Service:
         if not address.port and kept:
             with contextlib.suppress(ConfigError):
                 return bind(HostPort(address.host, kept), f"listen.{name}")
-            self._setup.tell(f"port {kept} of the last time is taken: take `gotunnel env` anew")
+            self._moved.append(f"{kept} ({name})")
         return bind(HostPort(address.host, address.port), f"listen.{name}")
 
     async def _start_admin(
-        self, listening: socket.socket, token: str, stack: contextlib.AsyncExitStack
+        self,
+        listening: socket.socket,
+        token: str,
+        login: tuple[str, str] | None,
+        stack: contextlib.AsyncExitStack,
     ) -> HostPort:
         from gotunnel.daemon.admin_api import start_admin  # aiohttp, after the sockets listen
 
-        return await start_admin(self, listening, token, stack)
+        return await start_admin(self, listening, token, login, stack)
 
     # --- while it runs ------------------------------------------------------------------------------
 
@@ -264,8 +285,15 @@ class Service:
 
     @property
     def readiness(self) -> tuple[bool, str]:
-        """(ready, why not)."""
+        """(ready, why not): a way out has worked, and they have not all failed since."""
+        if self._ready and self._engine.pool.all_down:
+            return False, self._no_way()
         return self._ready, "" if self._ready else self._why
+
+    def _no_way(self) -> str:
+        failures = self._engine.pool.failures()
+        words = (f"{name.removesuffix(':')}: {error.finding}" for name, error in failures)
+        return "no way out works: " + "; ".join(words)
 
     def _probe_url(self, config: Config) -> str:
         mirrors = config.go.mirrors
@@ -289,9 +317,7 @@ class Service:
                     self._ready = True
                     break
             else:
-                self._why = "no way out works: " + "; ".join(
-                    f"{name.removesuffix(':')}: {error.finding}" for name, error in pool.failures()
-                )
+                self._why = self._no_way()
                 self._notifier.status(self._why)
                 await asyncio.sleep(backoff.delay())
         self._notifier.ready()
@@ -352,6 +378,7 @@ class Service:
                 self._reloaded()
                 return why
             self._refused = ""
+            late = ", ".join(left_as_it_was(self._config, config))
             self._config = config
             graph.counted = self.traffic
             self._engine.replace(graph)
@@ -362,7 +389,8 @@ class Service:
             self._modules.reload(config)
             set_level(config.log.level)
             self._watch(config)
-            self._setup.tell("the new configuration is in force")
+            beside = f", but for what only a restart changes: {late}" if late else ""
+            self._setup.tell(f"the new configuration is in force{beside}")
             self._reloaded()
             return ""
 

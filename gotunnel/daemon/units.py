@@ -143,6 +143,7 @@ def _places(profile: str) -> str:
 LoadCredential=ssh_key:{name.replace("-", ".")}.ssh_key
 LoadCredential=known_hosts:{name.replace("-", ".")}.known_hosts
 LoadCredential=password:{name.replace("-", ".")}.password
+LoadCredential=alert-secret:{name.replace("-", ".")}.alert-secret
 DynamicUser=yes
 User={name}
 StateDirectory={name}

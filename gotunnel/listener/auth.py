@@ -4,6 +4,8 @@ Rules:
 - Compared in constant time; with a secret of the run's own any user name will do.
 - Without the secret nothing is dialled, and nothing is said of what could be.
 - What opens the endpoint is masked in logs and crash texts as long as it does.
+- Services that share a password come to the same secrets for their other doors, so that one can stand in for
+  another; these may be shown where the password may not, and don't lead back to it.
 - A shared endpoint has one more secret for each run that uses it; whose it was is known from then on (`RUN`).
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
@@ -23,6 +26,13 @@ USER = "gotunnel"
 def new_secret() -> str:
     """192 random bits in letters that need no escaping in a URL."""
     return secrets.token_urlsafe(24)
+
+
+def derived(password: str, door: str) -> str:
+    """The secret of another `door` that everybody who has the password comes to; dear to guess from."""
+    salt = f"gotunnel {door}".encode()
+    digest = hashlib.scrypt(password.encode(), salt=salt, n=1 << 14, r=8, p=1, dklen=24)
+    return base64.urlsafe_b64encode(digest).decode()
 
 
 class Keys:

@@ -8,7 +8,8 @@ Rules:
   knows them by their shape (`address.redact`) and by name (`register_secret`).
 - A log that can't be written disturbs nobody.
 
-Source: https://www.elastic.co/docs/reference/ecs (event, error, labels), sd-daemon(3) for the prefixes.
+Source: https://www.elastic.co/docs/reference/ecs (event, error, labels), https://github.com/elastic/ecs-logging
+(spec: order, log.level), sd-daemon(3) for the prefixes.
 """
 
 from __future__ import annotations
@@ -269,7 +270,10 @@ def _ecs() -> Callable[[logging.LogRecord, str], str]:
         _put_facts(content, facts)
         if run:
             content.setdefault("labels", {})["run"] = mask(run)
-        return json.dumps(content, ensure_ascii=True, default=str)
+        # these first, and the level's name with its dot, as the ecs-logging spec wants them
+        head = {"@timestamp": content.pop("@timestamp"), "log.level": content["log"].pop("level")}
+        first = {**head, "message": content.pop("message", "")}
+        return json.dumps({**first, **content}, ensure_ascii=True, default=str)
 
     return line
 
