@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gotunnel import __version__
-from gotunnel.cli.main import main
+from gotunnel.cli.main import COMMANDS, main
 from gotunnel.errors import UsageError
 from tests.gotunnel_alone import GOTUNNEL, environment, gotunnel
 
@@ -36,7 +36,13 @@ USAGE, CONFIG, NOT_FOUND, CANNOT_RUN = 2, 78, 127, 126
         ("run ./plain", CANNOT_RUN, "chmod +x"),
         ("run", USAGE, "what shall I run?"),
         ("run --", USAGE, "what shall I run?"),
-        ("run --nope -- true", USAGE, "unrecognized arguments: --nope"),
+        ("run --nope -- true", USAGE, "unrecognized arguments: --nope; see: gotunnel run --help"),
+        ("run --vai x -- go build", USAGE, "unrecognized arguments: --vai; did you mean --via?"),
+        ("doctor --jsn", USAGE, "unrecognized arguments: --jsn; did you mean --json?"),
+        ("run mod tidy", NOT_FOUND, "mod: command not found; did you mean: gotunnel run -- go mod tidy"),
+        ("mod tidy", USAGE, "write: gotunnel run -- go mod tidy"),
+        ("tidy", USAGE, "write: gotunnel run -- go mod tidy"),
+        ("test ./...", USAGE, "write: gotunnel run -- go test ./..."),
         ("run --via", USAGE, "--via: expected one argument"),
         ("run --retries x -- true", USAGE, "--retries"),
         ("run --retries 101 -- true", USAGE, "want 0 to 100"),
@@ -164,3 +170,11 @@ def test_a_reader_that_goes_away_is_no_trace(tmp_path: Path) -> None:
         env=environment(tmp_path, PYTHONPATH=os.getcwd()), check=False,
     )  # fmt: skip
     assert ran.stderr == ""
+
+
+def test_help_fits_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    long = []
+    for command in ((), *((name,) for name in COMMANDS)):
+        ran = gotunnel(*command, "--help", home=tmp_path, env={"COLUMNS": "80", "LANG": "C"})
+        long += [line for line in ran.stdout.decode().splitlines() if len(line) > 80]
+    assert long == []

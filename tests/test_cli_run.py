@@ -180,6 +180,20 @@ def test_a_key_that_wants_a_passphrase_or_is_none(tmp_path: Path, jump: Sshd) ->
         assert len(lines) == 3
 
 
+def test_what_mends_it_is_told_to_a_ci_host_without_braces(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    go.write_text(
+        "#!/bin/sh\n[ $1 = env ] && exit 1\n"
+        "echo 'dial tcp: lookup p on 192.0.2.1:53: no such host' >&2; exit 1\n"
+    )
+    go.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    via = ["--via", "http://127.0.0.1:1", "--retries", "0"]
+    ran = gotunnel("run", *via, "--", "go", "mod", "tidy", home=tmp_path, env={"CI": "true", "PATH": path})
+    assert "gotunnel: fix: check the spelling of HOST\n" in ran.stderr
+    assert "{" not in ran.stderr
+
+
 # --- the mirror that would have worked --------------------------------------------------------------
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from gotunnel.cli.grammar import Command, Option, Word
 
 _HOW = """how to install it:
-  bash   gotunnel completion bash > ~/.local/share/bash-completion/completions/gotunnel
-  zsh    gotunnel completion zsh > "${fpath[1]}/_gotunnel"
-  fish   gotunnel completion fish > ~/.config/fish/completions/gotunnel.fish
+  gotunnel completion bash > ~/.local/share/bash-completion/completions/gotunnel
+  gotunnel completion zsh > "${fpath[1]}/_gotunnel"
+  gotunnel completion fish > ~/.config/fish/completions/gotunnel.fish
 """
 
 

@@ -148,7 +148,9 @@ def _of_variables(builder: ChainBuilder) -> list[Way]:
 def text(diagnosis: Diagnosis, found: Mapping[str, Any]) -> Iterator[str]:
     """The lines of the report: the root cause first, then what works."""
     facts = diagnosis.facts
-    yield from _wrapped(f"{facts.goversion or 'no go'}, GOPROXY={redact(facts.value('GOPROXY'))}", "")
+    yield from _wrapped(
+        f"{facts.goversion or ('go' if facts.go else 'no go')}, GOPROXY={redact(facts.value('GOPROXY'))}", ""
+    )
     if facts.gowork or facts.gomod:
         yield from _wrapped(facts.gowork or facts.gomod, "")
     yield ""

@@ -24,7 +24,7 @@ from gotunnel.tasks import in_thread
 if TYPE_CHECKING:
     from gotunnel.upstream.asking import Ask
 
-USAGE = "gotunnel init [--via CHAIN]… [--mirror URL]… [--private GLOB]… [--output FILE] [--yes] [--force]"
+USAGE = "gotunnel init [--via CHAIN]… [--mirror URL]… [--yes] [options]"
 _SOURCE = "https://proxy.golang.org"  # go's own first one
 
 Test = Callable[[str, str], Awaitable[tuple[bool, str]]]

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from gotunnel.config.load import Loaded, WaysOut
     from gotunnel.upstream.spec import Chain
 
+_GO_WORDS = frozenset({"build", "generate", "get", "install", "list", "mod", "test", "vet", "work"})
+_MOD_WORDS = frozenset({"download", "tidy", "vendor"})
+
 
 def add_ways(parser: argparse.ArgumentParser) -> None:
     """--via and ssh's letters."""
@@ -39,6 +42,13 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
         "-F", dest="ssh_config", metavar="FILE", help="SSH configuration instead of ~/.ssh/config"
     )
     group.add_argument("--known-hosts", metavar="FILE", help="known_hosts instead of the SSH configuration's")
+
+
+def as_go(words: Sequence[str]) -> list[str]:
+    """`mod tidy` and `tidy` as the `go mod tidy` that was meant; [] where the first word is none of go's."""
+    if words and words[0] in _GO_WORDS:
+        return ["go", *words]
+    return ["go", "mod", *words] if words and words[0] in _MOD_WORDS else []
 
 
 def split_command(

@@ -194,14 +194,14 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
     return status
 
 
-def _annotate(finding: str, detail: str) -> None:
+def _annotate(id: str, detail: str) -> None:
     """Show it where the CI host looks for it."""
     import sys
 
-    from gotunnel.findings.catalogue import kind
+    from gotunnel.findings.catalogue import finding
     from gotunnel.observe.annotate import annotate
 
-    for line in annotate(finding, detail, os.environ, fix=kind(finding).fix):
+    for line in annotate(id, detail, os.environ, fix=finding(id).fix):
         print(line, file=sys.stderr)
 
 

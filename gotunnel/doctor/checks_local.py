@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from gotunnel.findings.catalogue import Finding, finding
 FULL = 16 << 20  # bytes free under which hardly a module can be unpacked
 _NEARLY_FULL = 200 << 20  # a toolchain takes about so much
 _SHOWN = 5  # modules named in one finding
+_UNWRITABLE = re.compile(r"build cache .*?: (?:mkdir|open) (\S+): (permission denied|read-only file system)")
 
 GoVersion = tuple[int, int, int, int, int]
 
@@ -95,6 +97,12 @@ def _go(facts: Facts) -> Iterator[Finding]:
                 yield finding("cache.permission", "GOCACHE", evidence=evidence, path="$HOME",
                               summary="go finds no place for its caches: HOME and GOCACHE aren't set",
                               fix=("export HOME=/PATH/TO/HOME", "export GOCACHE=/PATH/TO/CACHE"))  # fmt: skip
+            elif unwritable := _UNWRITABLE.search(facts.go_error):
+                path, why = unwritable.groups()
+                yield finding("cache.permission", path, evidence=evidence, path=path,
+                              summary=f"go's build cache can't be written: {why}",
+                              fix=(f"ls -ld {os.path.dirname(path)}",
+                                   "export GOCACHE=/PATH/TO/CACHE"))  # fmt: skip
             else:
                 yield finding(
                     "unknown",
