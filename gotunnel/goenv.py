@@ -186,6 +186,12 @@ def with_mirrors(goproxy: str, mirrors: Sequence[str]) -> str:
     return "|".join([*mirrors, goproxy])
 
 
+def without_network(goproxy: str) -> str:
+    """What of a list needs no network: its file:// sources, and then `off`."""
+    files = [e.strip() for e in re.split("[,|]", goproxy) if e.strip().startswith("file://")]
+    return ",".join([*files, "off"])
+
+
 def first_source(goproxy: str) -> str:
     """The first source of a GOPROXY list that speaks http, "" if none does."""
     entries = goproxy.replace("|", ",").split(",")
