@@ -211,6 +211,23 @@ def test_by_key_and_known_hosts_as_texts(tmp_path: Path, jump: Sshd, client_key:
     assert "ssh.host-key-unknown" in ran.stderr
 
 
+def test_known_hosts_are_as_ssh_takes_them(tmp_path: Path, jump: Sshd, client_key: Key) -> None:
+    new = tmp_path / "new" / "known_hosts"
+    for file, checking, status in (
+        (new, "yes", 78),
+        (new, "accept-new", 0),
+        (new, "yes", 0),
+        ("/dev/null", "no", 0),
+        ("/dev/null", "accept-new", 0),
+    ):
+        way = f"ssh://{jump.user}@127.0.0.1:{jump.port}?identity={client_key.private}&known_hosts={file}"
+        with echo() as port:
+            argv = ["run", "--via", f"{way}&host_key_checking={checking}", "--", *through(port)]
+            ran = gotunnel(*argv, home=tmp_path)
+        assert ran.status == status, ran.stderr
+    assert new.read_text().startswith(f"[127.0.0.1]:{jump.port} ")
+
+
 def test_a_key_that_wants_a_passphrase_or_is_none(tmp_path: Path, jump: Sshd) -> None:
     locked = new_key(tmp_path / "locked", passphrase="hush").private
     nonsense = tmp_path / "nonsense"
