@@ -51,6 +51,8 @@ USAGE, CONFIG, NOT_FOUND, CANNOT_RUN = 2, 78, 127, 126
         ("run --timeout 0s -- true", USAGE, "--timeout 0s"),
         ("run --mirror goproxy.cn -- true", USAGE, "want the URL of a module proxy"),
         ("run --log-level loud -- true", USAGE, "invalid choice"),
+        ("cache info --config /no/file", CONFIG, "--config: /no/file: no such file"),
+        ("config check -q --config /no/file --log-level loud", USAGE, "invalid choice"),
         ("connect h", USAGE, "PORT"),
         ("connect h 0", USAGE, "no port"),
         ("connect -- -oProxyCommand=x 22", 69, "-oProxyCommand=x"),
@@ -102,6 +104,15 @@ def test_go_without_run_is_answered_with_the_right_spelling(
     )
 
 
+def test_global_options_may_stand_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('[cache]\nurl = "s3://bucket?foo=1"\n')
+    for args in (["--config", str(file), "config", "check"], ["config", f"--config={file}", "check"],
+                 ["config", "check", "--config", str(file)]):  # fmt: skip
+        assert main(args) == CONFIG
+        assert capsys.readouterr().out.startswith(f"{file}:2: [cache] url: the store's URL: s3:// has no key")
+
+
 def test_no_arguments_is_a_usage_error_that_helps(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == USAGE
     told = capsys.readouterr()
@@ -149,6 +160,9 @@ def test_an_interrupt_is_130_and_a_bug_shows_its_trace(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("gotunnel.cli.main._dispatch", wrong)
     assert main(["run"]) == USAGE
+
+    monkeypatch.setattr("gotunnel.cli.main.mask_crashes", lambda: interrupt([]))
+    assert main(["run"]) == 130
 
 
 @pytest.mark.parametrize("closed", [0, 1, 2])

@@ -156,7 +156,15 @@ def _zsh(root: Command) -> Iterator[str]:
     yield "#compdef gotunnel"
     yield "# zsh completion for gotunnel, made by: gotunnel completion zsh"
     yield from _zsh_function(root)
-    yield from ("", '_gotunnel "$@"')
+    # from a file in $fpath the first call runs all this; sourced, it is not yet bound to the command
+    yield from (
+        "",
+        "if [[ $funcstack[1] == _gotunnel ]]; then",
+        '    _gotunnel "$@"',
+        "elif (( $+functions[compdef] )); then",
+        "    compdef _gotunnel gotunnel",
+        "fi",
+    )
 
 
 def _zsh_function(command: Command) -> Iterator[str]:

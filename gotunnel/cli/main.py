@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import NoReturn
 
@@ -71,10 +71,18 @@ def build_parser(*commands: str) -> Parser:
         if name in commands:
             module = import_module(path)
             sub.usage = getattr(module, "USAGE", None)
-            _add_global(sub, top=False)
             module.add_arguments(sub)
+            for one in _with_subcommands(sub):
+                _add_global(one, top=False)
             sub.set_defaults(main=module.main)
     return parser
+
+
+def _with_subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
 
 
 def _add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
@@ -115,9 +123,9 @@ def _command_at(args: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status."""
-    _open_standard_descriptors()
-    mask_crashes()
     try:
+        _open_standard_descriptors()
+        mask_crashes()
         status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         if sys.stdout is not None:
             sys.stdout.flush()

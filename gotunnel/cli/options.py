@@ -11,7 +11,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from gotunnel.config.load import Loaded, WaysOut
@@ -117,6 +117,18 @@ def load_ways(args: argparse.Namespace) -> tuple[Loaded, WaysOut]:
         # inside another gotunnel, and nothing else named: its endpoint, never a silent direct connection
         return loaded, _outer(ways)
     return loaded, ways
+
+
+def log_as_configured(loaded: Loaded) -> None:
+    """What [log] and its variables ask for, where they do; the command line's options are in it already."""
+    from gotunnel.config.sources import DEFAULT
+
+    if any(loaded.origins[f"log.{key}"] != DEFAULT for key in ("level", "format")):
+        from gotunnel.observe.logs import Format, set_up
+
+        log = loaded.config.log
+        level = log.level if loaded.origins["log.level"] != DEFAULT else "warning"
+        set_up(cast("Format", log.format), level, os.environ)
 
 
 def _warn_of_passwords(chains: list[str]) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gotunnel.address import one_line, redact
-from gotunnel.cli.options import add_ways, load_ways, ssh_defaults
+from gotunnel.cli.options import add_ways, load_ways, log_as_configured, ssh_defaults
 from gotunnel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def main(args: argparse.Namespace) -> int:
         goals = [Goal.parse(url) for url in args.urls]
     except ValueError as error:
         raise UsageError(f"probe {error}") from None
-    _, out = load_ways(args)
+    loaded, out = load_ways(args)
+    log_as_configured(loaded)
     ways = [Way(upstream.name, ssh_defaults(args, chain_of(upstream, out))) for upstream in out.pool]
     reports = asyncio.run(probe(ways, goals, trust=client_context))
     ok = some_way_reached_all(reports)
