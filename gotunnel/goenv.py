@@ -38,6 +38,8 @@ _NAMES = (
 _LOOPBACK = "localhost,127.0.0.1,::1"
 # assignments and an unquoted program, as a shell reads them
 _PROGRAM = re.compile(r"\s*(?:[A-Za-z_]\w*=[^\s'\"\\]*\s+)*[^\s'\"\\]+(?=\s|$)")
+# a -J, which ssh refuses beside a ProxyCommand
+_JUMP = re.compile(r"""\s+-J\s*(?:'[^']*'|"[^"\\]*"|[^\s'"\\])+(?=\s|$)""")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
 
@@ -186,6 +188,12 @@ def with_mirrors(goproxy: str, mirrors: Sequence[str]) -> str:
     return "|".join([*mirrors, goproxy])
 
 
+def without_network(goproxy: str) -> str:
+    """What of a list needs no network: its file:// sources, and then `off`."""
+    files = [e.strip() for e in re.split("[,|]", goproxy) if e.strip().startswith("file://")]
+    return ",".join([*files, "off"])
+
+
 def first_source(goproxy: str) -> str:
     """The first source of a GOPROXY list that speaks http, "" if none does."""
     entries = goproxy.replace("|", ",").split(",")
@@ -274,9 +282,10 @@ def git_ssh_command(environ: Mapping[str, str], found: Found, command: Sequence[
     call = " ".join(shlex.quote(word).replace("%", "%%") for word in command)
     proxy = shlex.quote(f"ProxyCommand={call} connect %h %p")
     options = f"-o BatchMode=yes -o ControlPath=none -o {proxy}"
-    # ssh takes the first of two: before the user's own words a -J or ProxyCommand of theirs can't go past us
+    # ssh takes the first of two: before the user's own words a ProxyJump or ProxyCommand of theirs can't go
+    # past us
     if Path(words[0]).name.removesuffix(".exe") == "ssh" and (plain := _PROGRAM.match(base)):
-        return f"{plain[0]} {options}{base[plain.end() :]}"
+        return f"{plain[0]} {options}{_JUMP.sub('', base[plain.end() :])}"
     return f"{base} {options}"
 
 

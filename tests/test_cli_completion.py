@@ -119,6 +119,15 @@ def test_zsh(place: Path) -> None:
     terminal.type("\x15exit\n")
 
 
+def test_zsh_that_sources_the_script(place: Path) -> None:
+    (place / "script").write_text(script("zsh"))
+    compinit = "autoload -Uz compinit && compinit -u -D; "
+    for first, bound in ((compinit, {"_gotunnel"}), ("", {""})):
+        for how in ("source ./script", "source <(cat script)", 'eval "$(cat script)"'):
+            found = answers([shell("zsh"), "-f", "-c"], f"{first}{how}; print -r -- $_comps[gotunnel]")
+            assert found - {""} == bound - {""}
+
+
 def test_the_command_prints_the_script(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["completion", "fish"]) == 0
     assert capsys.readouterr().out == script("fish")

@@ -64,7 +64,7 @@ def person(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Script]:
 
 
 def dead() -> str:
-    return f"http://127.0.0.1:{proc.free_port()}"
+    return f"http://127.0.0.1:{proc.dead_port()}"
 
 
 def test_each_answer_is_tried_and_may_be_corrected(
@@ -134,6 +134,16 @@ def test_scripts_get_what_works_or_nothing(file: Path, capsys: pytest.CaptureFix
     assert file.read_text() == before
     assert cli.main(["init", "--yes", "--no-test", "--force", "--via", bad]) == 0
     assert file.read_text() != before
+
+
+def test_without_a_terminal_a_way_out_that_is_named_needs_no_yes(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ask, "terminal", lambda: None)
+    assert cli.main(["init", "--no-test", "--via", "bastion"]) == 0
+    assert 'via  = "bastion"' in file.read_text()
+    assert cli.main(["init", "--no-test", "--via", "bastion"]) == 2
+    assert "--force overwrites it" in capsys.readouterr().err
 
 
 def test_an_existing_file_is_overwritten_only_when_the_person_agrees(

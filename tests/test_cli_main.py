@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gotunnel import __version__
-from gotunnel.cli.main import main
+from gotunnel.cli.main import COMMANDS, main
 from gotunnel.errors import UsageError
 from tests.gotunnel_alone import GOTUNNEL, environment, gotunnel
 
@@ -36,7 +36,13 @@ USAGE, CONFIG, NOT_FOUND, CANNOT_RUN = 2, 78, 127, 126
         ("run ./plain", CANNOT_RUN, "chmod +x"),
         ("run", USAGE, "what shall I run?"),
         ("run --", USAGE, "what shall I run?"),
-        ("run --nope -- true", USAGE, "unrecognized arguments: --nope"),
+        ("run --nope -- true", USAGE, "unrecognized arguments: --nope; see: gotunnel run --help"),
+        ("run --vai x -- go build", USAGE, "unrecognized arguments: --vai; did you mean --via?"),
+        ("doctor --jsn", USAGE, "unrecognized arguments: --jsn; did you mean --json?"),
+        ("run mod tidy", NOT_FOUND, "mod: command not found; did you mean: gotunnel run -- go mod tidy"),
+        ("mod tidy", USAGE, "write: gotunnel run -- go mod tidy"),
+        ("tidy", USAGE, "write: gotunnel run -- go mod tidy"),
+        ("test ./...", USAGE, "write: gotunnel run -- go test ./..."),
         ("run --via", USAGE, "--via: expected one argument"),
         ("run --retries x -- true", USAGE, "--retries"),
         ("run --retries 101 -- true", USAGE, "want 0 to 100"),
@@ -45,6 +51,8 @@ USAGE, CONFIG, NOT_FOUND, CANNOT_RUN = 2, 78, 127, 126
         ("run --timeout 0s -- true", USAGE, "--timeout 0s"),
         ("run --mirror goproxy.cn -- true", USAGE, "want the URL of a module proxy"),
         ("run --log-level loud -- true", USAGE, "invalid choice"),
+        ("cache info --config /no/file", CONFIG, "--config: /no/file: no such file"),
+        ("config check -q --config /no/file --log-level loud", USAGE, "invalid choice"),
         ("connect h", USAGE, "PORT"),
         ("connect h 0", USAGE, "no port"),
         ("connect -- -oProxyCommand=x 22", 69, "-oProxyCommand=x"),
@@ -96,6 +104,15 @@ def test_go_without_run_is_answered_with_the_right_spelling(
     )
 
 
+def test_global_options_may_stand_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('[cache]\nurl = "s3://bucket?foo=1"\n')
+    for args in (["--config", str(file), "config", "check"], ["config", f"--config={file}", "check"],
+                 ["config", "check", "--config", str(file)]):  # fmt: skip
+        assert main(args) == CONFIG
+        assert capsys.readouterr().out.startswith(f"{file}:2: [cache] url: the store's URL: s3:// has no key")
+
+
 def test_no_arguments_is_a_usage_error_that_helps(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == USAGE
     told = capsys.readouterr()
@@ -144,6 +161,9 @@ def test_an_interrupt_is_130_and_a_bug_shows_its_trace(monkeypatch: pytest.Monke
     monkeypatch.setattr("gotunnel.cli.main._dispatch", wrong)
     assert main(["run"]) == USAGE
 
+    monkeypatch.setattr("gotunnel.cli.main.mask_crashes", lambda: interrupt([]))
+    assert main(["run"]) == 130
+
 
 @pytest.mark.parametrize("closed", [0, 1, 2])
 def test_a_closed_descriptor_is_survived(tmp_path: Path, closed: int) -> None:
@@ -164,3 +184,11 @@ def test_a_reader_that_goes_away_is_no_trace(tmp_path: Path) -> None:
         env=environment(tmp_path, PYTHONPATH=os.getcwd()), check=False,
     )  # fmt: skip
     assert ran.stderr == ""
+
+
+def test_help_fits_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    long = []
+    for command in ((), *((name,) for name in COMMANDS)):
+        ran = gotunnel(*command, "--help", home=tmp_path, env={"COLUMNS": "80", "LANG": "C"})
+        long += [line for line in ran.stdout.decode().splitlines() if len(line) > 80]
+    assert long == []

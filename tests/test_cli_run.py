@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import pytest
 
 from gotunnel.child import mirrors
 from gotunnel.cli.main import main
-from tests.gotunnel_alone import GOTUNNEL, gotunnel
+from tests.gotunnel_alone import GOTUNNEL, environment, gotunnel
 from tests.lab.keys import Key, new_key
 from tests.lab.pki import Authority
 from tests.lab.sshd import Sshd
@@ -105,6 +106,55 @@ def test_events_that_cannot_be_written_do_not_harm_the_run(tmp_path: Path) -> No
     assert ran.line == "--events /dev/full: No space left on device"
 
 
+def test_the_log_is_as_configured(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('[log]\nlevel = "debug"\n')
+    for env, options in (
+        ({"GOTUNNEL_LOG_LEVEL": "debug"}, []),
+        ({}, ["--config", "c.toml"]),
+        ({"GOTUNNEL_LOG_LEVEL": "error"}, ["--log-level", "debug"]),
+    ):
+        ran = gotunnel("run", *options, "--", "sh", "-c", "sleep 1; echo hi", home=tmp_path, env=env)
+        assert (ran.status, ran.stdout) == (0, b"hi\n")
+        assert "gotunnel: run: prefetch" in ran.stderr
+    ran = gotunnel("run", "--log-level", "error", "true", home=tmp_path, env={"GOTUNNEL_LOG_LEVEL": "debug"})
+    assert ran.stderr == ""
+
+
+def test_a_directory_that_is_gone_holds_no_project(tmp_path: Path) -> None:
+    for argv in (["echo", "hi"], ["echo", "tidy", "get"]):
+        gone = f'mkdir gone && cd gone && rmdir ../gone && exec "$@" run -- {" ".join(argv)}'
+        ran = subprocess.run(
+            ["sh", "-c", gone, "sh", *GOTUNNEL], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+            env=environment(tmp_path, PYTHONPATH=os.getcwd()), check=False,
+        )  # fmt: skip
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, " ".join(argv[1:]) + "\n", "")
+
+
+def test_a_go_sum_that_cannot_be_read_stops_go_commands_only(tmp_path: Path) -> None:
+    (tmp_path / "go.mod").write_text("module example.com/m\n")
+    (tmp_path / "go.sum").write_text("<<<<<<< HEAD\n")
+    ran = gotunnel("run", "--", "echo", "hi", home=tmp_path)
+    assert (ran.status, ran.stdout, ran.stderr) == (0, b"hi\n", "")
+    ran = gotunnel("run", "--", "go", "build", home=tmp_path)
+    assert (ran.status, ran.stdout) == (78, b"")
+    assert "go.sum:1: want MODULE VERSION SUM" in ran.line
+
+
+@pytest.mark.parametrize(
+    ("goproxy", "left"),
+    [
+        ("https://p.example|direct", "off"),
+        ("file:///store,https://p.example,direct", "file:///store,off"),
+        ("off", "off"),
+    ],
+)
+def test_offline_without_a_module_proxy_still_ends_in_off(tmp_path: Path, goproxy: str, left: str) -> None:
+    argv = ["sh", "-c", "echo $GOPROXY $GONOPROXY"]
+    env = {"GOPROXY": goproxy}
+    ran = gotunnel("run", "--offline", "--no-modproxy", "--", *argv, home=tmp_path, env=env)
+    assert (ran.status, ran.stdout) == (0, f"{left} none\n".encode())
+
+
 def test_a_typed_password_is_warned_of_once_and_not_repeated(tmp_path: Path) -> None:
     ran = gotunnel("run", "--via", "http://u:hush@127.0.0.1:9", "--", "true", home=tmp_path)
     assert ran.status == 0
@@ -161,6 +211,23 @@ def test_by_key_and_known_hosts_as_texts(tmp_path: Path, jump: Sshd, client_key:
     assert "ssh.host-key-unknown" in ran.stderr
 
 
+def test_known_hosts_are_as_ssh_takes_them(tmp_path: Path, jump: Sshd, client_key: Key) -> None:
+    new = tmp_path / "new" / "known_hosts"
+    for file, checking, status in (
+        (new, "yes", 78),
+        (new, "accept-new", 0),
+        (new, "yes", 0),
+        ("/dev/null", "no", 0),
+        ("/dev/null", "accept-new", 0),
+    ):
+        way = f"ssh://{jump.user}@127.0.0.1:{jump.port}?identity={client_key.private}&known_hosts={file}"
+        with echo() as port:
+            argv = ["run", "--via", f"{way}&host_key_checking={checking}", "--", *through(port)]
+            ran = gotunnel(*argv, home=tmp_path)
+        assert ran.status == status, ran.stderr
+    assert new.read_text().startswith(f"[127.0.0.1]:{jump.port} ")
+
+
 def test_a_key_that_wants_a_passphrase_or_is_none(tmp_path: Path, jump: Sshd) -> None:
     locked = new_key(tmp_path / "locked", passphrase="hush").private
     nonsense = tmp_path / "nonsense"
@@ -178,6 +245,20 @@ def test_a_key_that_wants_a_passphrase_or_is_none(tmp_path: Path, jump: Sshd) ->
         assert str(key) in lines[0]
         assert str(key) in lines[2]
         assert len(lines) == 3
+
+
+def test_what_mends_it_is_told_to_a_ci_host_without_braces(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    go.write_text(
+        "#!/bin/sh\n[ $1 = env ] && exit 1\n"
+        "echo 'dial tcp: lookup p on 192.0.2.1:53: no such host' >&2; exit 1\n"
+    )
+    go.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    via = ["--via", "http://127.0.0.1:1", "--retries", "0"]
+    ran = gotunnel("run", *via, "--", "go", "mod", "tidy", home=tmp_path, env={"CI": "true", "PATH": path})
+    assert "gotunnel: fix: check the spelling of HOST\n" in ran.stderr
+    assert "{" not in ran.stderr
 
 
 # --- the mirror that would have worked --------------------------------------------------------------

@@ -107,9 +107,14 @@ def test_where_names_resolve(chain: str, far: bool) -> None:
 
 
 def test_check(file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    file.write_text(SECRETS)
+    file.write_text(SECRETS.replace("?secret_access_key=hunter2", ""))
     assert run("--config", str(file), "check") == 0
     assert capsys.readouterr().out == f"OK: {file}\n"
+    file.write_text(SECRETS)
+    assert run("--config", str(file), "check") == 78
+    told = capsys.readouterr().out
+    assert told.startswith(f"{file}:9: [cache] url: the store's URL takes no credentials")
+    assert "hunter2" not in told
     file.write_text('[pool]\nstratgy = 1\nstall = 2\n[listen.tls]\ncert = "/nope"\nkey = "/nope"\n')
     monkeypatch.setenv("GOTUNNEL_LOG_LEVEL", "loud")
     monkeypatch.setenv("GOTUNNEL_VIA", "gopher://x")

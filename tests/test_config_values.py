@@ -77,6 +77,8 @@ def test_wrong_values_are_refused_in_one_line(kind: Kind[Any], wrong: list[objec
         (values.switch(), "Yes", True),
         (values.switch(), "0", False),
         (values.words("words", str), "a, b,,c ", ("a", "b", "c")),
+        (values.words("words", str), '["a", "b,c"]', ("a", "b,c")),
+        (values.words("words", str), "[ab]*.example, c", ("[ab]*.example", "c")),
         (values.auth(), "off", values.Auth("off")),
         (values.auth(), '{ user = "u", password_file = "/p" }', values.Auth("user", "u", "/p")),
         (values.filters(), '[{ module = "m/*", action = "deny" }]', (values.Filter("m/*", "deny"),)),

@@ -214,7 +214,7 @@ def test_a_hop_cut_off_under_a_download_is_dead_within_five_seconds(
 
 def test_go_is_carried_on_by_the_second_when_the_first_is_cut_off(lab: Topology) -> None:
     """Power cut under a download: known within 5 s (8 allowed), and go is repeated at most once."""
-    lab.modules.behave(zip_rate=1_500)
+    lab.modules.behave(zip_rate=300)  # bytes a second: none is whole when the link is cut
     options = ways(lab, jump(lab, 1), jump(lab, 2))
     began = time.monotonic()
     process, events = start(
@@ -227,9 +227,11 @@ def test_go_is_carried_on_by_the_second_when_the_first_is_cut_off(lab: Topology)
     ran = finish(process, events, began)
     assert ran.status == 0, ran.stderr
     assert len(ran.events("attempt")) <= 2
-    opened = [e for e in ran.events("breaker") if e["state"] == "open" and "jump1" in e["upstream"]]
-    took = (datetime.datetime.fromisoformat(opened[0]["ts"]) - cut).total_seconds()
-    print(f"dead after {took:.1f} s, the run took {ran.seconds:.1f} s")
+    # its transfers may all have gone on by the second, and the run be over, before the hop itself is given up
+    known = [e["ts"] for e in ran.events("breaker") if e["state"] == "open" and "jump1" in e["upstream"]]
+    known += [e["ts"] for e in (*ran.events("resume"), *ran.events("failover")) if "jump1" in e["from"]]
+    took = (datetime.datetime.fromisoformat(min(known)) - cut).total_seconds()
+    print(f"known after {took:.1f} s, the run took {ran.seconds:.1f} s")
     assert took < 8
     assert "10.80.0.12" in {r["client"] for r in lab.modules.requests()}
     assert lab.direct_attempts() == []

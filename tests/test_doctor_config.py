@@ -9,6 +9,8 @@ import pytest
 
 from gotunnel.doctor.checks_config import check
 from gotunnel.doctor.facts import Facts, Setting
+from gotunnel.doctor.project import read_project
+from gotunnel.findings.catalogue import Finding
 from gotunnel.modproxy.modfile import parse_mod
 
 
@@ -120,3 +122,34 @@ def test_a_replacement_is_an_error_only_where_it_is_missing(tmp_path: Path) -> N
     assert found("./sub") == []
     assert found("../elsewhere") == [("replace.local", "warning")]
     assert found("../nowhere") == [("replace.local", "error")]
+
+
+def test_a_forgotten_standin_is_found_with_what_drops_it(tmp_path: Path) -> None:
+    """Inside the repository too: it is there for a while, whoever made it."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "go.mod").write_text("module a.example/x\nrequire b.example/y v1.0.0\n")
+    work = "go 1.21\nuse .\nreplace b.example/y v1.0.0 => ./y // gotunnel replace\n"
+    (tmp_path / "go.work").write_text(work)
+
+    def found() -> list[Finding]:
+        project = read_project({}, str(tmp_path))
+        assert project.work
+        return check(Facts(gomod=project.gomod, mod=project.mod, gowork=project.gowork, work=project.work,
+                           standins=project.standins, repository=project.repository))  # fmt: skip
+
+    (gone,) = found()
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y" / "go.mod").write_text("module b.example/y\n")
+    (there,) = found()
+    assert (gone.id, gone.severity, there.id, there.severity) == (
+        "replace.local", "error", "replace.local", "warning",
+    )  # fmt: skip
+    assert gone.fix[0] == there.fix[0] == "gotunnel replace --drop b.example/y@v1.0.0"
+    (tmp_path / "go.work").write_text(work.replace(" // gotunnel replace", ""))
+    assert found() == []  # by hand, and in the repository: it is meant to stay
+
+
+def test_a_module_path_of_a_go_mod_is_a_word_in_the_fix(tmp_path: Path) -> None:
+    mod = parse_mod('module a.example/x\nreplace "b;reboot" => ./nowhere\n')
+    (found,) = check(Facts(gomod=str(tmp_path / "go.mod"), mod=mod))
+    assert found.fix[0] == "go mod edit '-dropreplace=b;reboot'"

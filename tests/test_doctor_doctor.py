@@ -149,6 +149,23 @@ async def test_a_proxy_variable_that_leads_nowhere_is_the_one_cause(
     assert "hush" not in str(diagnosis.as_json())
 
 
+@pytest.mark.parametrize(("private", "severity"), [(True, "error"), (False, "warning")])
+async def test_gits_own_dead_proxy_counts_where_git_is_needed(
+    environ: dict[str, str], project: Path, private: bool, severity: str
+) -> None:
+    dead = f"http://me:hush@127.0.0.1:{dead_port()}"
+    settings = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "http.proxy", "GIT_CONFIG_VALUE_0": dead}
+    if private:
+        (project / "go.mod").write_text("module a.example/x\n\ngo 1.20\n\nrequire git.invalid/lib v1.0.0\n")
+    with source() as url:
+        asked = {**environ, **settings, "GOPROXY": url, "GOSUMDB": "off", "GOPRIVATE": "git.invalid"}
+        diagnosis = await examine(asked, str(project))
+    (found,) = [f for f in diagnosis.findings if f.id == "proxy-env.unreachable"]
+    assert found.severity == severity
+    assert found.fix[0] == "git config --global --unset http.proxy"
+    assert "hush" not in str(diagnosis.as_json())
+
+
 class Refusing:
     """A way out whose own server refuses."""
 

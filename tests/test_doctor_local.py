@@ -127,3 +127,11 @@ def test_a_cache_that_contradicts_go_sum_is_told_with_both_sums() -> None:
     (found,) = check(facts_of(contradictions=(wrong,)))
     assert (found.id, found.severity, found.subject) == ("sum.mismatch", "error", "b.example/y@v1.0.0")
     assert (found.evidence["go.sum"], found.evidence["cache"]) == ("h1:one", "h1:two")
+
+
+def test_go_that_may_not_write_its_build_cache_says_nothing_else() -> None:
+    """go env of Go 1.27 fails so in a HOME that isn't writable."""
+    said = "failed to initialize build cache at /h/.cache/go-build: mkdir /h/.cache: permission denied"
+    (found,) = check(facts_of(goversion="", go_error=said))
+    assert (found.id, found.subject) == ("cache.permission", "/h/.cache")
+    assert found.fix == ("ls -ld /h", "export GOCACHE=/PATH/TO/CACHE")

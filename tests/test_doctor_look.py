@@ -24,11 +24,12 @@ from gotunnel.doctor.model import Need, NeedKind, Seen
 from gotunnel.errors import Blame, DialError
 from gotunnel.findings.catalogue import Finding
 from gotunnel.modproxy.credentials import Credentials
+from gotunnel.modproxy.dirhash import h1_of_go_mod
 from gotunnel.upstream.dialer import Stream
 from gotunnel.upstream.tls import client_context
 from tests.lab import dns
 from tests.lab.pki import Authority
-from tests.lab.proc import free_port
+from tests.lab.proc import dead_port, free_port
 
 QUICK = Limits(total=6.0, name=1.0, connect=1.0, hops=1.0, tls=0.6, answer=0.6, compare=0.6)
 LIST = "/golang.org/x/text/@v/list"
@@ -274,6 +275,28 @@ async def test_an_answer_that_stops_or_never_comes() -> None:
         assert words in found.summary
 
 
+async def test_a_go_mod_is_held_against_go_sum() -> None:
+    mod = b"module a.example/m\n"
+    asked: dict[str, Any] = {"path": "/a.example/m/@v/v1.0.0.mod", "h1": h1_of_go_mod(mod)}
+    async with serving(saying(reply(200, mod))) as port:
+        assert judge([await look(need(port, **asked), means=means())]) == []
+    async with serving(saying(reply(200, mod + b"require b.example/evil v1.0.0\n"))) as port:
+        seen, found = await judged(need(port, **asked), means())
+    assert (found.id, found.stage) == ("sum.mismatch", "verify")
+    assert "--mirror" in found.fix[0]
+    assert seen.notes["h1"].startswith("h1:")
+
+
+async def test_a_portal_that_leads_from_https_to_http_is_one_though_go_does_not_follow(
+    authority: Authority,
+) -> None:
+    away = reply(302, b"", "Location: http://hotspot.example/login")
+    async with serving(saying(away), served_by(authority, "127.0.0.1")) as port:
+        _, found = await judged(need(port, tls=True), means(authority))
+    assert found.id == "http.captive-portal"
+    assert found.fix[0] == "open http://hotspot.example/login in a browser and log in"
+
+
 async def test_a_portal_leads_away_and_an_honest_redirect_does_not_alarm() -> None:
     async with serving(saying(reply(200, HTML, "Content-Type: text/html"))) as other:
         away = reply(302, b"", f"Location: http://127.0.0.1:{other}/login")
@@ -328,7 +351,7 @@ async def test_credentials_go_over_verified_tls_only_and_only_after_a_refusal(au
 
 
 async def test_a_dead_port_of_a_local_source_is_the_setting_and_of_a_host_the_network() -> None:
-    port = free_port()
+    port = dead_port()
     _, found = await judged(need(port), means())
     assert (found.id, found.evidence["cause"]) == ("goproxy.unreachable", "tcp.refused")
     _, found = await judged(need(port, "url"), means())
@@ -347,7 +370,7 @@ async def test_git_over_ssh() -> None:
         seen = await look(need(good, "vcs-ssh"), means=means())
         assert (seen.finding, seen.notes["banner"]) == (None, "SSH-2.0-test")
         round_ = means(ssh_elsewhere={"127.0.0.1": HostPort("127.0.0.1", good)})
-        for port in (bad, free_port()):
+        for port in (bad, dead_port()):
             _, found = await judged(need(port, "vcs-ssh"), round_)
             assert found.id == "vcs.ssh-refused"
             assert found.evidence["ssh_443"] == f"127.0.0.1:{good}"
@@ -355,7 +378,7 @@ async def test_git_over_ssh() -> None:
 
 
 async def test_the_git_port_that_is_blocked() -> None:
-    _, found = await judged(need(free_port(), "vcs-git"), means())
+    _, found = await judged(need(dead_port(), "vcs-git"), means())
     assert found.id == "vcs.port-blocked"
     assert "insteadOf git://127.0.0.1/" in found.fix[0]
 

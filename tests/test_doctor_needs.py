@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gotunnel.doctor.facts import Facts, Setting
 from gotunnel.doctor.needs import module_needs, needs
 from gotunnel.errors import UsageError
+from gotunnel.modproxy.gosum import GoSum
 from gotunnel.modproxy.modfile import parse_mod
 
 SOURCE = "https://proxy.golang.org"
@@ -43,6 +46,15 @@ def test_the_question_is_a_real_one_of_the_project_and_escaped() -> None:
         "git.corp.example/lib v1.0.0", "github.com/BurntSushi/toml v1.3.0", GOPRIVATE="*.corp.example"
     )
     assert asked(facts)[0] == ("source", f"{SOURCE}/github.com/!burnt!sushi/toml/@v/v1.3.0.info")
+
+
+def test_where_go_sum_can_judge_the_answer_the_go_mod_is_asked_for() -> None:
+    known = GoSum({("a.example/m", "v1.0.0/go.mod"): "h1:x"})
+    facts = replace(facts_of("a.example/m v1.0.0"), sums=known)
+    first = needs(facts)[0]
+    assert (first.url, first.h1) == (f"{SOURCE}/a.example/m/@v/v1.0.0.mod", "h1:x")
+    (first,) = module_needs(facts, ("a.example/m", "v1.0.1"))
+    assert (first.url, first.h1) == (f"{SOURCE}/a.example/m/@v/v1.0.1.info", "")
 
 
 def test_private_modules_are_asked_of_their_own_hosts_only() -> None:

@@ -92,8 +92,11 @@ def test_mirrors_that_it_does_not(text: str) -> None:
     [
         ({}, Found(), "ssh OURS"),
         ({"GIT_SSH": "/my dir/ssh"}, Found(), "'/my dir/ssh' OURS"),
-        # ssh takes the first of two: a user's -J or ProxyCommand stands behind ours
-        ({}, Found(git_ssh="ssh -i 'a b' -J past"), "ssh OURS -i 'a b' -J past"),
+        # ssh takes the first of two: a user's ProxyCommand stands behind ours; a -J beside one it refuses
+        ({}, Found(git_ssh="ssh -o ProxyJump=past -i 'a b'"), "ssh OURS -o ProxyJump=past -i 'a b'"),
+        ({}, Found(git_ssh="ssh -i 'a b' -J past -v"), "ssh OURS -i 'a b' -v"),
+        ({"GIT_SSH_COMMAND": "ssh -Jme@past,'x y' -i a-J"}, Found(), "ssh OURS -i a-J"),
+        ({"GIT_SSH_COMMAND": 'ssh -v -J "past"'}, Found(), "ssh OURS -v"),
         ({"GIT_SSH_COMMAND": "ssh -v", "GIT_SSH": "plink"}, Found(git_ssh="ssh -4"), "ssh OURS -v"),
         ({"GIT_SSH_COMMAND": "LC_ALL=C /bin/ssh -v"}, Found(), "LC_ALL=C /bin/ssh OURS -v"),
         ({"GIT_SSH_COMMAND": "/home/me/wrapper.sh -x"}, Found(), "/home/me/wrapper.sh -x OURS"),

@@ -18,7 +18,7 @@ from gotunnel.errors import ModuleError
 from gotunnel.modproxy.fetch import Fetcher
 from gotunnel.modproxy.gosum import GoSum
 from gotunnel.modproxy.proxy import Answer, ModProxy, Project
-from gotunnel.modproxy.server import Server
+from gotunnel.modproxy.server import Server, _Door
 from gotunnel.modproxy.sources import parse_list
 from gotunnel.modproxy.verify import Verifier
 from gotunnel.observe.events import Event
@@ -200,6 +200,41 @@ async def test_bounds(stub: Stub, serve: Callable[..., object]) -> None:
     async with asyncio.timeout(10):
         while (await refused(port)) is None:  # noqa: ASYNC110 - seen only from outside
             await asyncio.sleep(0.01)
+
+
+async def test_a_request_before_aiohttp_is_there_is_answered(stub: Stub) -> None:
+    """Whatever a paused transport does: Python 3.11.2 reads on where it was paused in connection_made."""
+
+    class Transport(asyncio.Transport):
+        written = b""
+
+        def pause_reading(self) -> None: ...
+        def resume_reading(self) -> None: ...
+        def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+        def is_closing(self) -> bool:
+            return self.written.endswith(b"closed")
+
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            self.written += bytes(data)
+
+        def close(self) -> None:
+            self.written += b"closed"
+
+        abort = close
+
+    async with contextlib.AsyncExitStack() as stack:
+        for request in (b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"x" * 70_000):
+            server, transport = Server(stub), Transport()
+            stack.push_async_callback(server.close)
+            door = _Door(server)
+            door.connection_made(transport)
+            door.data_received(request[:20])
+            door.data_received(request[20:])
+            async with asyncio.timeout(20):
+                while not transport.is_closing():  # noqa: ASYNC110 - seen only from outside
+                    await asyncio.sleep(0.01)
+            assert transport.written.startswith(b"HTTP/1.1 404 " if b"Host" in request else b"closed")
+            door.connection_lost(None)
 
 
 async def refused(port: int) -> int | None:

@@ -19,17 +19,23 @@ def test_each_event_has_the_contract_s_fields() -> None:
 
     head = {"ts": "2026-01-02T03:04:05.678Z", "run": "r1"}
     assert record(Ready("127.0.0.1:1", None, ("ssh://a",))) == head | {
-        "event": "ready", "proxy": "127.0.0.1:1", "upstreams": ["ssh://a"]
+        "event": "ready", "proxy": "127.0.0.1:1", "modproxy": None, "upstreams": ["ssh://a"]
     }  # fmt: skip
     assert record(Dial("a", "h:443", 12.345, False, "tcp.refused", "no")) == head | {
         "event": "dial", "upstream": "a", "target": "h:443", "ms": 12.3, "ok": False,
         "error": "tcp.refused", "detail": "no",
+    }  # fmt: skip
+    assert record(Dial("a", "h:443", 1, True)) == head | {
+        "event": "dial", "upstream": "a", "target": "h:443", "ms": 1, "ok": True, "error": None
     }  # fmt: skip
     assert record(Failover("a", "b", "h:443", "hop.stalled")) == head | {
         "event": "failover", "from": "a", "to": "b", "target": "h:443", "reason": "hop.stalled"
     }  # fmt: skip
     assert record(BreakerChange("a", "closed"))["state"] == "closed"
     assert record(Attempt(1, "go", 1, "dns.not-found"))["finding"] == "dns.not-found"
+    assert record(Attempt(1, "go", 0)) == head | {
+        "event": "attempt", "number": 1, "argv0": "go", "exit": 0, "finding": None
+    }  # fmt: skip
     assert record(Exit(0, 2, 10.0)) == head | {"event": "exit", "status": 0, "attempts": 2, "ms": 10.0}
 
 

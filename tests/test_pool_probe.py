@@ -20,7 +20,7 @@ from gotunnel.upstream.dialer import Dialer, Stream
 from gotunnel.upstream.direct import DirectDialer
 from tests.jumps import jumping, plan_for, scripted
 from tests.lab.keys import Key
-from tests.lab.proc import free_port
+from tests.lab.proc import dead_port
 from tests.peers import Talk, echo, serving, silence, until
 
 
@@ -230,7 +230,7 @@ async def test_one_that_failed_is_probed_after_its_rest_and_taken_back() -> None
 
 
 async def test_a_target_that_refuses_is_not_the_ways_fault() -> None:
-    scene = Scene(HostPort("127.0.0.1", free_port()), DirectDialer())
+    scene = Scene(HostPort("127.0.0.1", dead_port()), DirectDialer())
     assert not await scene.prober.once(scene.ways[0])
     assert scene.breakers == []
 

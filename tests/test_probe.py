@@ -20,7 +20,7 @@ from tests.conftest import need
 from tests.lab.keys import Key
 from tests.lab.origin import Origin
 from tests.lab.pki import Authority
-from tests.lab.proc import free_port
+from tests.lab.proc import dead_port
 from tests.lab.proxies import HttpProxy, SocksProxy
 from tests.lab.silent import Silent
 from tests.lab.sshd import Sshd
@@ -76,7 +76,7 @@ def only(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_ways_side_by_side_one_of_them_dead(world: World, sshd: Callable[..., Sshd]) -> None:
     jump = sshd()
-    dead = f"http://127.0.0.1:{free_port()}"
+    dead = f"http://127.0.0.1:{dead_port()}"
     ssh = f"ssh://{jump.user}@127.0.0.1:{jump.port}"
     direct, refused, through = only(
         world.json("--via", "direct:", "--via", dead, "--via", ssh, f"{world.url}/big.zip")
@@ -158,7 +158,7 @@ def test_failures_after_the_connection_have_their_finding(world: World, tmp_path
 
 
 def test_table_is_plain_and_80_wide(world: World) -> None:
-    dead = f"http://127.0.0.1:{free_port()}"
+    dead = f"http://127.0.0.1:{dead_port()}"
     ran = world.run(f"{world.url}/big.zip", env={"GOTUNNEL_VIA": f"direct: {dead}"})  # the ways configured
     assert ran.returncode == 0
     lines = ran.stdout.splitlines()

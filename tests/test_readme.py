@@ -1,10 +1,12 @@
-"""README.md and README.zh-CN.md: in step with each other, and every command in them is one."""
+"""README.md and README.zh-CN.md: in step with each other, and every command in them is one.
+
+test_readme_recipes and test_readme_installs run the blocks, test_systemd the service's.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,38 +15,42 @@ import pytest
 
 from gotunnel.cli.main import COMMANDS, build_parser
 from gotunnel.cli.options import split_command
-
-ROOT = Path(__file__).parent.parent
-READMES = ("README.md", "README.zh-CN.md")
-
-
-def blocks(name: str) -> list[str]:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    return re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
-def lines(name: str) -> list[str]:
-    return [line.partition("  #")[0].strip() for block in blocks(name) for line in block.splitlines()]
-
-
-def ours(line: str) -> list[str]:
-    """The words of a gotunnel command in `line`, without its first; [] where it has none."""
-    if inner := re.search(r"\$\((gotunnel [^)]*)\)", line):
-        line = inner[1]
-    words = shlex.split(line)
-    return words[1:] if words and words[0] == "gotunnel" else []
-
+from gotunnel.findings.kinds import KINDS
+from tests import readme
+from tests.lab.proc import ROOT
+from tests.readme import READMES, blocks, lines, ours
 
 COMMAND_LINES = sorted({line for name in READMES for line in lines(name) if ours(line)})
 
 
 def test_both_have_the_same_headings_and_blocks() -> None:
-    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in READMES)
+    english, chinese = (readme.text(name) for name in READMES)
     shape = [[len(h) for h in re.findall(r"^(#+) ", text, re.MULTILINE)] for text in (english, chinese)]
     assert shape[0] == shape[1]
     assert blocks("README.md") == blocks("README.zh-CN.md")
     for name in COMMANDS:
         assert (f"gotunnel {name}" in english) == (f"gotunnel {name}" in chinese), name
+
+
+def test_every_block_is_run_by_a_test() -> None:
+    run = [*readme.suite(), *readme.recipes(), *readme.service(), *readme.installs()]
+    assert sorted(run) == sorted(blocks())
+
+
+def troubles(name: str) -> dict[str, str]:
+    """What the table of findings says: id -> meaning."""
+    return dict(re.findall(r"^\| `([a-z0-9-]+\.[a-z-]+)` \| (.*?) \| ", readme.text(name), re.MULTILINE))
+
+
+def test_the_troubles_are_the_catalogue_s() -> None:
+    english, chinese = (troubles(name) for name in READMES)
+    assert list(english) == list(chinese)
+    assert len(english) > 10
+    assert english == {id: KINDS[id].summary for id in english}
+    for line in re.findall(r"^\| `[a-z0-9-]+\.[a-z-]+` \|.*", readme.text("README.zh-CN.md"), re.MULTILINE):
+        commands = re.findall(r"`([^`]+)`", line)
+        same = [own for own in readme.text().splitlines() if own.startswith(f"| `{commands[0]}` |")]
+        assert sorted(re.findall(r"`([^`]+)`", same[0])) == sorted(commands)
 
 
 @pytest.mark.parametrize("line", COMMAND_LINES)

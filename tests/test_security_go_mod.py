@@ -3,6 +3,7 @@
 # ruff: noqa: E501
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -134,3 +135,38 @@ def test_a_module_named_like_an_option_is_none(tmp_path: Path, world: World) -> 
     ran = Ran(directory, world, "sh", "-c", "echo ran")
     assert (ran.status, ran.out) == (0, b"ran\n")
     assert not mark.exists()  # a `go` that lies in the directory isn't run in place of the real one
+
+
+@pytest.mark.parametrize("private", ["none", "*"])
+def test_what_doctor_prints_to_mend_it_can_be_pasted(tmp_path: Path, private: str) -> None:
+    """Each line is run by a shell that finds one command only, the one that go.mod names."""
+    need(gotool.can_run_go())
+    project, tools = tmp_path / "project", tmp_path / "tools"
+    for folder in (project, tools):
+        folder.mkdir()
+    (tools / "evil").write_text(f"#!/bin/sh\necho was here > {tmp_path}/evil-ran\n")
+    (tools / "evil").chmod(0o755)
+    words = (
+        "b.example/$(evil)/m",
+        "$(evil)/m",
+        "`evil`.example/m",
+        "c.example/m;evil",
+        "d.example/m|evil;#",
+        "e.example/m'$(evil)'",
+    )
+    lines = "".join(
+        f'require "{word}" v1.0.0\nreplace "{word}" v1.1.0 => "../$(evil);evil"\n' for word in words
+    )
+    (project / "go.mod").write_text(f"module a.example/x\n\ngo 1.21\n\n{lines}")
+    (project / "go.sum").write_text("a.example/m v1.0.0 h1:x=\na.example/m v1.0.0/go.mod h1:x=\n")
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "GOPROXY": "http://127.0.0.1:1",
+           "GOPRIVATE": private, "GOTOOLCHAIN": "local"}  # fmt: skip
+    ran = subprocess.run(
+        [*GOTUNNEL, "doctor", "--json"], cwd=project, env=env, capture_output=True, timeout=60, check=False
+    )
+    found = json.loads(ran.stdout)["findings"]
+    assert {"replace.local"} < {item["id"] for item in found}
+    for line in (line for item in found for line in item["fix"]):
+        subprocess.run(["/bin/bash", "-c", line], cwd=project, env={"PATH": str(tools), "HOME": str(tmp_path)},
+                       capture_output=True, stdin=subprocess.DEVNULL, timeout=10, check=False)  # fmt: skip
+        assert not (tmp_path / "evil-ran").exists(), line

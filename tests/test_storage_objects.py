@@ -13,7 +13,7 @@ import pytest
 from gotunnel.errors import ConfigError
 from gotunnel.storage import StoreError, open_store, read_all
 from tests.conftest import need
-from tests.lab.proc import ROOT, free_port, run
+from tests.lab.proc import ROOT, dead_port, run
 from tests.lab.proxies import HttpProxy
 from tests.lab.s3 import VersityGw
 
@@ -107,7 +107,7 @@ async def test_plain_http_is_for_an_endpoint_that_says_so(
 def test_an_account_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     with pytest.raises(ConfigError) as caught:
-        open_store(f"az://box?endpoint=http://127.0.0.1:{free_port()}")
+        open_store(f"az://box?endpoint=http://127.0.0.1:{dead_port()}")
     assert "account" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -138,7 +138,7 @@ async def test_googles_endpoint_is_the_one_named(monkeypatch: pytest.MonkeyPatch
     # no server of Google's API that installs here takes obstore's requests; what can be seen is where they go
     key = '{"disable_oauth": true, "client_email": "", "private_key": "", "private_key_id": ""}'
     monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", key)
-    store = open_store(f"gs://bucket/x?endpoint=http://127.0.0.1:{free_port()}")
+    store = open_store(f"gs://bucket/x?endpoint=http://127.0.0.1:{dead_port()}")
     with pytest.raises(StoreError, match="gs://bucket/x can't be reached"):
         await store.put(ZIP, b"x")
 

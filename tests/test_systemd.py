@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import readme
 from tests.conftest import need
 from tests.lab import keys, proc
 from tests.lab.proxies import HttpProxy
@@ -338,9 +339,15 @@ def test_a_user_has_a_service_of_their_own(machine: Machine) -> None:
         '[pool]\nprobe = { url = "http://127.0.0.1:8000/", every = "1s", timeout = "5s" }\n'
     )
     script = "mkdir -p ~/.config/gotunnel && cat > ~/.config/gotunnel/config.toml"
+    mine("sh", "-c", script, stdin="nonsense = 1\n")
+    failed = mine(GOTUNNEL, "service", "install").stdout
+    assert f"wrote {home}/.config/systemd/user/gotunnel.service" in failed
+    assert f"it ends again and again; why: journalctl --user -u {SERVICE}" in failed
     mine("sh", "-c", script, stdin=config)
-    said = mine(GOTUNNEL, "service", "install").stdout
-    assert f"wrote {home}/.config/systemd/user/gotunnel.service" in said
+    (block,) = readme.service()
+    path = f"PATH={Path(GOTUNNEL).parent}:/usr/bin:/bin"
+    said = mine("env", path, "sh", "-e", "-c", f'{block}echo "by $HTTPS_PROXY"').stdout
+    assert "by http://gotunnel:" in said
     active = ("systemctl", "--user", "is-active", SERVICE)
     machine.wait("it is active", lambda: mine(*active, check=False).stdout.strip() == "active")
     assert "active (running), enabled" in mine(GOTUNNEL, "service", "status").stdout

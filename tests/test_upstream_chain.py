@@ -17,7 +17,7 @@ from gotunnel.upstream.spec import SshHop, parse_chain
 from tests.conftest import need
 from tests.jumps import callers, logins
 from tests.lab.keys import Key
-from tests.lab.proc import free_port
+from tests.lab.proc import dead_port
 from tests.lab.proxies import HttpProxy, SocksProxy
 from tests.lab.sshd import Sshd
 from tests.peers import echo, refusal_of, say, serving, until
@@ -191,7 +191,7 @@ async def test_a_password_or_key_that_is_not_there_is_told_at_the_start(tmp_path
 
 
 async def test_a_hop_that_cannot_be_reached_is_named(config: Path) -> None:
-    port = free_port()
+    port = dead_port()
     async with building() as builder:
         error = await refusal_of(
             builder.build(parse_chain(f"http://127.0.0.1:{port},socks5h://x:1")), HostPort("x", 1)

@@ -13,7 +13,7 @@ from gotunnel.upstream.connect import REFUSALS, ConnectDialer, dial_hop
 from gotunnel.upstream.dialer import Stream
 from gotunnel.upstream.direct import DirectDialer
 from tests.conftest import need
-from tests.lab.proc import free_port
+from tests.lab.proc import dead_port
 from tests.lab.proxies import HttpProxy
 from tests.lab.silent import Silent
 from tests.peers import Talk, echo, refusal_of, say, serving, silence, until
@@ -118,7 +118,7 @@ async def test_an_earlier_hop_at_fault_keeps_the_blame() -> None:
     error = await refusal_of(ConnectDialer(Broken(), TARGET, label="http://second"), TARGET)
     assert (error.hop, error.blame, error.retry_after) == ("ssh://first", Blame.CREDENTIALS, 60)
     with pytest.raises(DialError) as caught:
-        await dial_hop(DirectDialer(), HostPort("127.0.0.1", free_port()), "http://second")
+        await dial_hop(DirectDialer(), HostPort("127.0.0.1", dead_port()), "http://second")
     assert (caught.value.hop, caught.value.blame) == ("http://second", Blame.HOP)
 
 
@@ -160,7 +160,7 @@ async def test_a_real_proxy_with_and_without_its_password(tmp_path: Path) -> Non
                 assert (error.finding, error.blame) == ("proxy.auth-required", Blame.CREDENTIALS)
                 assert "wr0ng" not in str(error)
         refused = await refusal_of(
-            through(proxy, user="dev", password=lambda: "s3cret"), HostPort("127.0.0.1", free_port())
+            through(proxy, user="dev", password=lambda: "s3cret"), HostPort("127.0.0.1", dead_port())
         )
         assert (refused.finding, refused.blame) == ("proxy.bad-gateway", Blame.TARGET)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 from gotunnel.address import HostPort
 from gotunnel.errors import Blame
 from gotunnel.upstream.direct import DirectDialer, resolve, translate
-from tests.lab.proc import free_port
+from tests.lab.proc import dead_port
 from tests.peers import echo, refusal_of, say, serving, silence, slow_resolver, until
 
 TARGET = HostPort("git.example", 443)
@@ -34,7 +33,7 @@ async def test_a_dial_by_name_and_by_address() -> None:
 
 
 async def test_nobody_listens() -> None:
-    target = HostPort("127.0.0.1", free_port())
+    target = HostPort("127.0.0.1", dead_port())
     error = await refusal_of(DirectDialer(), target)
     assert (error.finding, error.blame, error.charges_hop) == ("tcp.refused", Blame.TARGET, False)
     assert str(error) == f"{target}: connection refused"

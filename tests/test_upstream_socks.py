@@ -14,7 +14,7 @@ from gotunnel.errors import Blame, ConfigError
 from gotunnel.upstream.direct import DirectDialer
 from gotunnel.upstream.socks import REPLIES4, REPLIES5, SocksDialer
 from tests.conftest import need
-from tests.lab.proc import free_port
+from tests.lab.proc import dead_port
 from tests.lab.proxies import SocksProxy
 from tests.lab.silent import Silent
 from tests.peers import Talk, echo, refusal_of, say, serving, silence, slow_resolver, until
@@ -204,5 +204,5 @@ async def test_a_real_proxy_with_and_without_its_password(tmp_path: Path) -> Non
                 error = await refusal_of(through(proxy, **options), target)
                 assert (error.finding, error.blame) == ("socks.auth-failed", Blame.CREDENTIALS)
                 assert "wr0ng" not in str(error)
-        error = await refusal_of(login, HostPort("127.0.0.1", free_port()))
+        error = await refusal_of(login, HostPort("127.0.0.1", dead_port()))
         assert (error.finding, error.blame) == ("tcp.refused", Blame.TARGET)

@@ -15,7 +15,6 @@ from gotunnel.tasks import Tasks
 from gotunnel.upstream.dialer import APART, Stream
 from gotunnel.upstream.direct import DirectDialer
 from gotunnel.upstream.ssh import SshDialer
-from gotunnel.upstream.ssh_feed import tcp_traffic
 from gotunnel.upstream.ssh_growth import (
     AUTO,
     FIRST_AT_ONCE,
@@ -27,6 +26,7 @@ from gotunnel.upstream.ssh_growth import (
     Traffic,
     place,
 )
+from gotunnel.upstream.tcp_info import tcp_traffic
 from tests.conftest import need
 from tests.hour import Origin
 from tests.inside import Inside, inside

@@ -21,7 +21,7 @@ from gotunnel.upstream.ssh import SshDialer
 from gotunnel.upstream.ssh_plan import plan
 from tests.jumps import Person, jumping, logins, plan_for
 from tests.lab.keys import Key, new_key
-from tests.lab.proc import free_port
+from tests.lab.proc import dead_port
 from tests.lab.sshd import Sshd
 from tests.peers import echo, refusal_of, say, serving, until
 
@@ -235,7 +235,7 @@ async def test_a_server_that_waits_no_longer_is_not_asked_about_again(host_key: 
 
 
 async def asked_about(jump: SshDialer) -> str:
-    error = await refusal_of(jump, HostPort("127.0.0.1", free_port()))
+    error = await refusal_of(jump, HostPort("127.0.0.1", dead_port()))
     assert isinstance(error, DialError)
     return error.finding
 

@@ -116,12 +116,13 @@ async def working(args: argparse.Namespace, project: Project, *, offline: bool) 
     from gotunnel.assemble import build_engine
     from gotunnel.assemble.modules import Modules, opened_store
     from gotunnel.cli.ask import terminal
-    from gotunnel.cli.options import load_ways, ssh_defaults
+    from gotunnel.cli.options import load_ways, log_as_configured, ssh_defaults
     from gotunnel.goenv import mirror_url
     from gotunnel.modproxy.verify import Verifier
 
     mirrors = [mirror_url(url) for url in args.mirror]
     loaded, ways = load_ways(args)
+    log_as_configured(loaded)
     config = loaded.config
     console = Console(quiet=args.quiet)
     engine = build_engine(

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from gotunnel.cli.grammar import Command, Option, Word
 
 _HOW = """how to install it:
-  bash   gotunnel completion bash > ~/.local/share/bash-completion/completions/gotunnel
-  zsh    gotunnel completion zsh > "${fpath[1]}/_gotunnel"
-  fish   gotunnel completion fish > ~/.config/fish/completions/gotunnel.fish
+  gotunnel completion bash > ~/.local/share/bash-completion/completions/gotunnel
+  gotunnel completion zsh > "${fpath[1]}/_gotunnel"
+  gotunnel completion fish > ~/.config/fish/completions/gotunnel.fish
 """
 
 
@@ -156,7 +156,15 @@ def _zsh(root: Command) -> Iterator[str]:
     yield "#compdef gotunnel"
     yield "# zsh completion for gotunnel, made by: gotunnel completion zsh"
     yield from _zsh_function(root)
-    yield from ("", '_gotunnel "$@"')
+    # from a file in $fpath the first call runs all this; sourced, it is not yet bound to the command
+    yield from (
+        "",
+        "if [[ $funcstack[1] == _gotunnel ]]; then",
+        '    _gotunnel "$@"',
+        "elif (( $+functions[compdef] )); then",
+        "    compdef _gotunnel gotunnel",
+        "fi",
+    )
 
 
 def _zsh_function(command: Command) -> Iterator[str]:

@@ -66,6 +66,7 @@ def _check(flags: Mapping[str, object], environ: Mapping[str, str], path: str | 
         file = loaded.path
         problems += map(str, found)
         problems += _missing_files(loaded)
+        problems += _wrong_store(loaded)
         load.resolve_upstreams(loaded.config, environ, file=loaded.path)
     except ConfigError as error:
         problems.append(str(error))
@@ -90,6 +91,17 @@ def _missing_files(loaded: load.Loaded) -> Iterator[str]:
             section, _, key = name.rpartition(".")
             what = f"[{section}] {key}: {file} is no readable file; create it, or name another"
             yield one_line(f"{loaded.origins[name]}: {what}")
+
+
+def _wrong_store(loaded: load.Loaded) -> Iterator[str]:
+    """What only the store itself knows of its URL."""
+    from gotunnel.storage.open import parse_url
+
+    try:
+        if url := loaded.config.cache.url:
+            parse_url(url)
+    except ConfigError as error:
+        yield one_line(f"{loaded.origins['cache.url']}: [cache] url: {error}")
 
 
 def _show(flags: Mapping[str, object], environ: Mapping[str, str], path: str | None, *, as_json: bool) -> int:

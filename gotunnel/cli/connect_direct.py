@@ -16,7 +16,7 @@ from gotunnel.address import HostPort
 from gotunnel.cli.ask import terminal
 from gotunnel.cli.connect import read_some, write_all
 from gotunnel.cli.console import Console
-from gotunnel.cli.options import load_ways, ssh_defaults
+from gotunnel.cli.options import load_ways, log_as_configured, ssh_defaults
 from gotunnel.errors import Blame, DialError, StreamLost
 from gotunnel.tasks import Tasks
 from gotunnel.upstream.dialer import Stream
@@ -34,6 +34,7 @@ async def _run(args: argparse.Namespace, target: HostPort) -> int:
     from gotunnel.assemble import build_engine
 
     loaded, ways = load_ways(args)
+    log_as_configured(loaded)
     engine = build_engine(
         loaded.config,
         ways,

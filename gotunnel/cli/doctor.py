@@ -148,12 +148,14 @@ def _of_variables(builder: ChainBuilder) -> list[Way]:
 def text(diagnosis: Diagnosis, found: Mapping[str, Any]) -> Iterator[str]:
     """The lines of the report: the root cause first, then what works."""
     facts = diagnosis.facts
-    yield from _wrapped(f"{facts.goversion or 'no go'}, GOPROXY={redact(facts.value('GOPROXY'))}", "")
+    yield from _wrapped(
+        f"{facts.goversion or ('go' if facts.go else 'no go')}, GOPROXY={redact(facts.value('GOPROXY'))}", ""
+    )
     if facts.gowork or facts.gomod:
         yield from _wrapped(facts.gowork or facts.gomod, "")
     yield ""
     for number, item in enumerate(found["findings"]):
-        yield from _finding(item, root=number == 0 and item["severity"] == "error")
+        yield from lines_of(item, root=number == 0 and item["severity"] == "error")
     yield from _table(diagnosis.looks)
     errors = sum(item["severity"] == "error" for item in found["findings"])
     words = "healthy: go reaches all that it needs here" if found["ok"] else _count(errors, "error")
@@ -164,7 +166,8 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _finding(item: Mapping[str, Any], *, root: bool) -> Iterator[str]:
+def lines_of(item: Mapping[str, Any], *, root: bool) -> Iterator[str]:
+    """One finding of the report."""
     mark = "ROOT CAUSE" if root else _MARKS[item["severity"]]
     about = " by ".join(dict.fromkeys(filter(None, (item["subject"], item["via"]))))
     yield from _wrapped(f"{mark}: {item['id']}", "")

@@ -1,7 +1,8 @@
 """`gotunnel init`: asks a few questions, or takes flags, tests each answer, writes a configuration file.
 
 Rules:
-- Asked on the terminal only, and only what no flag has answered; without a terminal it wants `--yes`.
+- Asked on the terminal only, and only what no flag has answered; without a terminal it wants `--via` or
+  `--yes`.
 - A way out or a mirror is tried when it is named: one request to the first module source.  On a terminal one
   that fails may be corrected, or kept; with `--yes` one way out has to work, or nothing is written (69).
 - Nothing is overwritten without asking, or `--force`.
@@ -24,7 +25,7 @@ from gotunnel.tasks import in_thread
 if TYPE_CHECKING:
     from gotunnel.upstream.asking import Ask
 
-USAGE = "gotunnel init [--via CHAIN]… [--mirror URL]… [--private GLOB]… [--output FILE] [--yes] [--force]"
+USAGE = "gotunnel init [--via CHAIN]… [--mirror URL]… [--yes] [options]"
 _SOURCE = "https://proxy.golang.org"  # go's own first one
 
 Test = Callable[[str, str], Awaitable[tuple[bool, str]]]
@@ -65,8 +66,8 @@ def main(args: argparse.Namespace) -> int:
     from gotunnel.cli.ask import terminal
 
     ask = None if args.yes else terminal()
-    if ask is None and not args.yes:
-        raise UsageError(f"no terminal to ask on; with --yes the flags decide: {USAGE}")
+    if ask is None and not args.yes and not args.via:
+        raise UsageError(f"no terminal to ask on; with --via or --yes the flags decide: {USAGE}")
     answers = Answers(list(args.via), list(args.mirror), list(args.private), args.max_size)
     return asyncio.run(_init(args, answers, ask))
 

@@ -11,17 +11,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import NoReturn
 
 from gotunnel import __version__
 from gotunnel.cli.guarded import keep_memory_private, mask_crashes
-from gotunnel.errors import GotunnelError, UsageError
+from gotunnel.errors import CommandError, GotunnelError, UsageError
 
 _EPILOG = """examples:
   gotunnel run -J dev@bastion -- go mod tidy
-  gotunnel run --via http://proxy.office:3128 --via ssh://dev@bastion:443 -- go build ./...
+  gotunnel run --via http://proxy:3128 --via ssh://dev@bastion:443 -- go build
   gotunnel demo
 """
 
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
 # command -> (module, what it does); only the module of the command at hand is imported
 COMMANDS = {
     "run": ("gotunnel.cli.run", "runs CMD through the ways out; repeats it when only the network failed"),
-    "serve": ("gotunnel.cli.serve", "the same engine in the background for ever: for systemd, for a team"),
+    "serve": ("gotunnel.cli.serve", "the same engine in the foreground for ever: for systemd, for a team"),
     "env": ("gotunnel.cli.env", 'prints the environment for a running serve: eval "$(gotunnel env)"'),
     "status": ("gotunnel.cli.status", "what the running serve is doing"),
     "service": ("gotunnel.cli.service", "installs, removes and shows the systemd units of serve"),
@@ -58,7 +58,7 @@ def build_parser(*commands: str) -> Parser:
     """The command line, with the options of `commands` (the others are named only)."""
     parser = Parser(
         prog="gotunnel",
-        description="Makes Go modules work on any network: opens ways out, runs CMD by them, fails over.",
+        description="Makes Go modules work on any network: runs CMD over ways out that fail over.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -71,10 +71,18 @@ def build_parser(*commands: str) -> Parser:
         if name in commands:
             module = import_module(path)
             sub.usage = getattr(module, "USAGE", None)
-            _add_global(sub, top=False)
             module.add_arguments(sub)
+            for one in _with_subcommands(sub):
+                _add_global(one, top=False)
             sub.set_defaults(main=module.main)
     return parser
+
+
+def _with_subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
 
 
 def _add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
@@ -101,10 +109,13 @@ def _command_at(args: Sequence[str]) -> int:
     from difflib import get_close_matches
     from shutil import which
 
+    from gotunnel.cli.options import as_go
+
     word = args[index]
     near = get_close_matches(word, COMMANDS, 1)
-    if which(word) is not None:
-        right = shlex.join(args[index:])
+    meant = as_go(args[index:])
+    if meant or which(word) is not None:
+        right = shlex.join(meant or args[index:])
         raise UsageError(f"{word!r} is no command of gotunnel; write: gotunnel run -- {right}")
     hint = f"did you mean {near[0]!r}?" if near else f"commands: {', '.join(COMMANDS)}"
     raise UsageError(f"{word!r} is no command; {hint}")
@@ -112,9 +123,9 @@ def _command_at(args: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status."""
-    _open_standard_descriptors()
-    mask_crashes()
     try:
+        _open_standard_descriptors()
+        mask_crashes()
         status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -155,11 +166,13 @@ def _dispatch(args: list[str]) -> int:
 
             options_of_run, command = split_command(parser, "run", args[at + 1 :])
             args = [*args[: at + 1], *options_of_run]
-    options = parser.parse_args(args)
+    options, unknown = parser.parse_known_args(args)
+    if unknown:
+        raise _unknown(parser, options.command, unknown)
     if options.command is None:
         raise UsageError(f"no command; commands: {', '.join(COMMANDS)}")
     if options.command == "run":
-        options.argv = command
+        options.argv = _sure(command)
     if options.command in ("run", "serve", "cache"):
         from gotunnel.cli.env import undo
 
@@ -169,6 +182,32 @@ def _dispatch(args: list[str]) -> int:
         keep_memory_private()
     call: Callable[[argparse.Namespace], int] = options.main
     return call(options)
+
+
+def _sure(command: list[str]) -> list[str]:
+    """`command`, unless its `go` was forgotten.  Raises CommandError."""
+    from gotunnel.cli.options import as_go
+
+    if meant := as_go(command):
+        import shlex
+        from shutil import which
+
+        if which(command[0]) is None:
+            words = f"{command[0]}: command not found; did you mean: gotunnel run -- {shlex.join(meant)}"
+            raise CommandError(words, 127)
+    return command
+
+
+def _unknown(parser: Parser, command: str | None, words: list[str]) -> UsageError:
+    """What to say of options that nobody has; argparse would name the help of no command."""
+    from difflib import get_close_matches
+
+    if command:
+        subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        parser = subparsers.choices[command]
+    near = get_close_matches(words[0].partition("=")[0], parser._option_string_actions, 1, 0.75)
+    hint = f"did you mean {near[0]}?" if near else f"see: {parser.prog} --help"
+    return UsageError(f"unrecognized arguments: {' '.join(words)}; {hint}")
 
 
 def _set_up_log(options: argparse.Namespace) -> None:

@@ -11,11 +11,14 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from gotunnel.config.load import Loaded, WaysOut
     from gotunnel.upstream.spec import Chain
+
+_GO_WORDS = frozenset({"build", "generate", "get", "install", "list", "mod", "test", "vet", "work"})
+_MOD_WORDS = frozenset({"download", "tidy", "vendor"})
 
 
 def add_ways(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +42,13 @@ def add_ways(parser: argparse.ArgumentParser) -> None:
         "-F", dest="ssh_config", metavar="FILE", help="SSH configuration instead of ~/.ssh/config"
     )
     group.add_argument("--known-hosts", metavar="FILE", help="known_hosts instead of the SSH configuration's")
+
+
+def as_go(words: Sequence[str]) -> list[str]:
+    """`mod tidy` and `tidy` as the `go mod tidy` that was meant; [] where the first word is none of go's."""
+    if words and words[0] in _GO_WORDS:
+        return ["go", *words]
+    return ["go", "mod", *words] if words and words[0] in _MOD_WORDS else []
 
 
 def split_command(
@@ -107,6 +117,18 @@ def load_ways(args: argparse.Namespace) -> tuple[Loaded, WaysOut]:
         # inside another gotunnel, and nothing else named: its endpoint, never a silent direct connection
         return loaded, _outer(ways)
     return loaded, ways
+
+
+def log_as_configured(loaded: Loaded) -> None:
+    """What [log] and its variables ask for, where they do; the command line's options are in it already."""
+    from gotunnel.config.sources import DEFAULT
+
+    if any(loaded.origins[f"log.{key}"] != DEFAULT for key in ("level", "format")):
+        from gotunnel.observe.logs import Format, set_up
+
+        log = loaded.config.log
+        level = log.level if loaded.origins["log.level"] != DEFAULT else "warning"
+        set_up(cast("Format", log.format), level, os.environ)
 
 
 def _warn_of_passwords(chains: list[str]) -> None:

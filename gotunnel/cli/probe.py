@@ -3,9 +3,11 @@
 Rules:
 - The table goes to standard output, 80 columns, plain text; `--json` prints one object instead:
   {"ok", "urls": [{"url", "ways": [{"via", "ok", "names", "phases": {"name_ms", "connect_ms", "tls_ms",
-  "first_byte_ms"}, "hops": [{"hop", "ms"}], "status", "bytes", "rate_bps", "finding", "detail"}]}]}
+  "first_byte_ms"}, "hops": [{"hop", "ms"}], "status", "bytes", "rate_bps", "finding", "detail", "loss_bound",
+  "fix"}]}]}
   Times are milliseconds, null for a phase that didn't happen; `rate_bps` is bytes a second; `finding` is an
-  id of contract §7; `names` is "here", "far" or "none" (the URL holds an address).
+  id of contract §7; `names` is "here", "far" or "none" (the URL holds an address); `loss_bound`: lost packets
+  limit the rate; `fix`: what the operator of the first hop can do.
 - Status 0 if some way out reached every URL, else 1; a bad URL is 2.
 """
 
@@ -17,7 +19,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gotunnel.address import one_line, redact
-from gotunnel.cli.options import add_ways, load_ways, ssh_defaults
+from gotunnel.cli.options import add_ways, load_ways, log_as_configured, ssh_defaults
 from gotunnel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ def main(args: argparse.Namespace) -> int:
         goals = [Goal.parse(url) for url in args.urls]
     except ValueError as error:
         raise UsageError(f"probe {error}") from None
-    _, out = load_ways(args)
+    loaded, out = load_ways(args)
+    log_as_configured(loaded)
     ways = [Way(upstream.name, ssh_defaults(args, chain_of(upstream, out))) for upstream in out.pool]
     reports = asyncio.run(probe(ways, goals, trust=client_context))
     ok = some_way_reached_all(reports)
@@ -90,6 +93,18 @@ def _rows(result: Result) -> Iterator[str]:
         yield from _indented(hops if reached else name)
     if result.finding is not None:
         yield from _indented(f"{result.finding}: {one_line(redact(result.detail or ''))}")
+    if result.loss_bound:
+        yield from _loss(result)
+
+
+def _loss(result: Result) -> Iterator[str]:
+    words = "packets get lost, which is what limits the rate (gotunnel run uses several connections then)"
+    if not result.fix:
+        yield from _indented(words)
+        return
+    who = one_line(redact(result.sender))
+    yield from _indented(f"{words}; one would do if the operator of {who} ran:")
+    yield from (f"        {command}" for command in result.fix)
 
 
 def _indented(text: str) -> list[str]:

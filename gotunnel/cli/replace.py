@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gotunnel.modproxy.gowork import Standin
     from gotunnel.modproxy.modfile import Version
 
-USAGE = "gotunnel replace MODULE[@VERSION]=PATH… | --drop MODULE[@VERSION] | --list"
+USAGE = "gotunnel replace MODULE[@VERSION]=PATH… | --drop MODULE | --list"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gotunnel.cli.options import add_ways, load_ways
+from gotunnel.cli.options import add_ways, load_ways, log_as_configured
 from gotunnel.errors import ConfigError, GotunnelError, UsageError
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def main(args: argparse.Namespace) -> int:
     args.mirror = [mirror_url(url) for url in args.mirror]
     timeout = _duration(args.timeout) if args.timeout is not None else None
     loaded, ways = load_ways(args)
+    log_as_configured(loaded)
     import asyncio
 
     args.env = {}
@@ -91,11 +92,10 @@ async def _with_replaces(
     """`go mod tidy` and `go get` are to see the stand-ins of `gotunnel replace`."""
     if "tidy" not in args.argv and "get" not in args.argv:
         return await _run(args, loaded, ways, timeout)
-    from pathlib import Path
-
+    from gotunnel.cli.run_parts import here
     from gotunnel.cli.run_replaces import with_replaces
 
-    async with with_replaces(args.argv, Path.cwd(), os.environ) as replaced:
+    async with with_replaces(args.argv, here(), os.environ) as replaced:
         args.argv, args.env = replaced.argv, replaced.env
         status = await _run(args, loaded, ways, timeout)
         replaced.done(status)  # merged only after status 0
@@ -194,14 +194,14 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
     return status
 
 
-def _annotate(finding: str, detail: str) -> None:
+def _annotate(id: str, detail: str) -> None:
     """Show it where the CI host looks for it."""
     import sys
 
-    from gotunnel.findings.catalogue import kind
+    from gotunnel.findings.catalogue import finding
     from gotunnel.observe.annotate import annotate
 
-    for line in annotate(finding, detail, os.environ, fix=kind(finding).fix):
+    for line in annotate(id, detail, os.environ, fix=finding(id).fix):
         print(line, file=sys.stderr)
 
 

@@ -27,6 +27,7 @@ from gotunnel.goenv import (
     git_proxy_command,
     own_command,
     with_mirrors,
+    without_network,
 )
 from gotunnel.observe.events import Emit, Ready
 from gotunnel.tasks import Tasks, in_thread
@@ -113,6 +114,8 @@ async def own_parts(
     found = await in_thread("go env", asking.found)
     mirrors = [*args.mirror, *config.go.mirrors]
     goproxy = with_mirrors(found.goproxy, mirrors) if mirrors else ""
+    if offline:
+        goproxy = without_network(goproxy or found.goproxy)
     if not offline:
         url = config.pool.probe.url or first_source(goproxy or found.goproxy)
         engine.watch(url, every=config.pool.probe.every, timeout=config.pool.probe.timeout)
@@ -149,6 +152,14 @@ def environment(
     )
 
 
+def here() -> Path:
+    """The working directory; the root, which holds no project either, for one that was removed under us."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path("/")
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
     """The main module that CMD works on, as far as there is one."""
@@ -158,7 +169,8 @@ class Project:
 
 
 async def project_of(argv: Sequence[str], found: Found) -> Project:
-    """Raises ConfigError for a go.sum that can't be read."""
+    """Raises ConfigError for a go.sum that can't be read, where CMD is a go command that reads it."""
+    from gotunnel.child.classify import loads_modules
     from gotunnel.modproxy.gocommand import child_directory, read_command
     from gotunnel.modproxy.gosum import GoSum, read_go_sums
     from gotunnel.modproxy.prefetch import Settings
@@ -178,7 +190,7 @@ async def project_of(argv: Sequence[str], found: Found) -> Project:
     )
 
     def sums() -> GoSum:
-        place = child_directory(argv, Path.cwd(), settings.env)
+        place = child_directory(argv, here(), settings.env)
         if not place.has_modules:
             return GoSum()
         modfile = read_command(argv, found.goflags).modfile
@@ -187,6 +199,8 @@ async def project_of(argv: Sequence[str], found: Found) -> Project:
     try:
         return Project(settings, await in_thread("go.sum", sums))
     except (OSError, ValueError) as error:
+        if not loads_modules(argv):  # an editor or git may be about to mend it; go says itself what is wrong
+            return Project(settings, GoSum())
         raise ConfigError(one_line(f"{error}; mend it, or remove it and run go mod tidy", 300)) from error
 
 
@@ -209,5 +223,5 @@ async def _prefetch(
         on_progress=lambda progress: planned(progress.wanted),
     )
     modules.listen(opened.project.id, prefetcher.asked)
-    done = await prefetcher.run(Path.cwd(), argv)
+    done = await prefetcher.run(here(), argv)
     _log.debug("prefetch: %s", done)

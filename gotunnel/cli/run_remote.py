@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from gotunnel.address import HostPort
 from gotunnel.cli.remote import Server, ServerError
-from gotunnel.cli.run_parts import Parts, environment, project_of
+from gotunnel.cli.run_parts import Parts, environment, here, project_of
 from gotunnel.config.model import Config
 from gotunnel.errors import Blame, DialError
 from gotunnel.goenv import read
@@ -95,7 +95,7 @@ async def remote_parts(
         "modproxy": not args.no_modproxy,
         "prefetch": not args.no_prefetch,
         "argv": args.argv,
-        "directory": os.getcwd(),
+        "directory": str(here()),
         "env": dict(project.settings.env),
     }
     told = await in_thread("ask", lambda: server.ask("POST", "/api/runs", asked))

@@ -3,7 +3,8 @@
 Rules:
 - Nothing is asked; what was done is said, one line each, on standard output.  `--print` changes nothing.
 - Files of the same name that we didn't write are left alone, and an administrator's drop-ins too.
-- Starting doesn't wait: the service is ready when a way out works, which may be never.
+- Starting waits until the service answers, so that the next command finds it, and no longer: ready it is when
+  a way out works, which may be never.
 - Ports are chosen once, at the first installation: several users have a service each.
 """
 
@@ -18,13 +19,18 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gotunnel.daemon.activation import NAMES
 from gotunnel.daemon.units import MARK, PORTS, Wanted, quoted, render
-from gotunnel.errors import GotunnelError
+from gotunnel.errors import GotunnelError, UsageError
+
+if TYPE_CHECKING:
+    from gotunnel.cli.remote import Server
 
 USAGE = "gotunnel service install|uninstall|status [--user|--system] [--print]"
 SYSTEM = Path("/etc/systemd/system")
@@ -32,6 +38,8 @@ BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 SOCKETS = tuple(f"gotunnel-{name}.socket" for name in NAMES)
 SERVICE = "gotunnel.service"
 _HOMES = ("/home/", "/root/", "/run/user/")  # what ProtectHome=yes hides
+_ANSWERS = 10.0  # seconds that a new service may take
+_DEATHS = 2  # by then it isn't chance
 _STEP = 10  # from one try for three free ports to the next
 _TRIES = 50
 
@@ -210,15 +218,33 @@ def _install(scope: Scope) -> None:
     if scope.systemctl("is-active", SOCKETS[0], check=False) != "active":
         scope.systemctl("stop", SERVICE)  # a socket isn't opened beside a service that runs without it
         scope.systemctl("start", *SOCKETS)
+    before_it = scope.systemctl("show", "--value", "-p", "MainPID", SERVICE)
     scope.systemctl("restart", "--no-block", SERVICE)
+    lives = _wait(scope, int(before_it or 0))
     listening = ", ".join(f"{WORD} on 127.0.0.1:{port}" for WORD, port in _ports(scope.directory).items())
     scope.say(f"enabled and started {SERVICE}: {listening}")
     config = "~/.config/gotunnel/config.toml" if scope.user else "/etc/gotunnel/config.toml"
     flag = "--user " if scope.user else ""
     scope.say(f"configuration: {config}; after a change: systemctl {flag}reload gotunnel")
+    if not lives:
+        scope.say(f"it ends again and again; why: journalctl {flag}-u {SERVICE} -n 20")
     scope.say(f"it is ready when a way out works: gotunnel service status{' --user' if scope.user else ''}")
     if scope.user and not _lingers():
         scope.say("it ends when you log out; to keep it: loginctl enable-linger")
+
+
+def _wait(scope: Scope, old: int) -> bool:
+    """Until another process than `old` answers as the service, not for ever; False if it dies repeatedly."""
+    deadline = time.monotonic() + _ANSWERS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(GotunnelError):
+            server = _server(scope)
+            if server and server.running and server.running.pid != old:
+                break
+        if int(scope.systemctl("show", "--value", "-p", "NRestarts", SERVICE) or 0) >= _DEATHS:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _lingers() -> bool:
@@ -283,13 +309,18 @@ def _status(scope: Scope) -> int:
     return 0
 
 
+def _server(scope: Scope) -> Server | None:
+    """The running service itself.  Raises GotunnelError where it can't be read or doesn't answer."""
+    from gotunnel.cli.remote import find
+
+    environ = {name: value for name, value in os.environ.items() if name != "GOTUNNEL_SERVER"}
+    return find(environ, "" if scope.user else "/run/gotunnel")
+
+
 def _show_gotunnel_s_own(scope: Scope) -> None:
     """What `gotunnel status` says, as far as we may read where the service is."""
-    from gotunnel.cli.remote import find
-    from gotunnel.errors import UsageError
-
     try:
-        server = find(os.environ, "" if scope.user else "/run/gotunnel")
+        server = _server(scope)
     except UsageError:
         return  # the system's service, and we aren't root
     if server is not None:

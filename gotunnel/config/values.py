@@ -3,7 +3,8 @@
 Rules:
 - `Kind.parse` takes what TOML gives (str, int, float, bool, list, dict) and returns the value, or
   raises ValueError with one line that says what is wrong and what is wanted; the caller adds where.
-- `Kind.text` turns the text of a variable into what TOML would have given; lists are comma-separated.
+- `Kind.text` turns the text of a variable into what TOML would have given; lists are comma-separated,
+  or written as in TOML.
 - `Kind.show` gives plain data for people: durations and sizes as they are written, secrets as `***`.
 - No error repeats a secret: what it quotes goes through `quote`.
 - Durations are float seconds, sizes are bytes: KB is 1000 and KiB (or K) is 1024, as in GNU tools.
@@ -273,6 +274,8 @@ def words(what: str, check: Callable[[str], str]) -> Kind[tuple[str, ...]]:
         return tuple(check(_string(item, what)) for item in value)
 
     def text(given: str) -> object:
+        if isinstance(listed := inline(given), list):
+            return listed
         return [item for part in given.split(",") if (item := part.strip())]
 
     return Kind(parse, text, lambda value: [mask_url(item) for item in value])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 
 from gotunnel.address import redact
@@ -20,6 +21,7 @@ from gotunnel.doctor.facts import Facts
 from gotunnel.doctor.fixes import set_command, unset_command
 from gotunnel.findings.catalogue import Finding, finding
 from gotunnel.modproxy.filter import matches
+from gotunnel.modproxy.gowork import spelled
 from gotunnel.modproxy.sources import SourceList, parse_list
 from gotunnel.modproxy.sumdb import parse_gosumdb
 
@@ -259,27 +261,41 @@ def _replaces(facts: Facts) -> Iterator[Finding]:
     places = [(os.path.dirname(facts.gowork), facts.work)] if facts.work else []
     places += facts.members or ([(os.path.dirname(facts.gomod), facts.mod)] if facts.mod else [])
     for folder, mod in places:
-        file = facts.gowork if mod is facts.work else os.path.join(folder, "go.mod")
-        edit = "go work edit" if mod is facts.work else "go mod edit"
+        in_work = mod is facts.work
+        file = facts.gowork if in_work else os.path.join(folder, "go.mod")
         for replace in mod.replace if mod else ():
             if not replace.is_local:
                 continue
-            old = replace.old
-            named = f"{old.path}@{old.version}" if old.version else old.path
+            ours = in_work and replace.old in facts.standins
             path = os.path.normpath(os.path.join(folder, replace.new.path))
             missing = not os.path.isfile(os.path.join(path, "go.mod"))
             top = facts.repository or folder
-            if not missing and (path == top or path.startswith(top.rstrip("/") + "/")):
+            if not missing and not ours and (path == top or path.startswith(top.rstrip("/") + "/")):
                 continue  # it comes with the repository
-            words = "" if missing else f"{named} is replaced by a directory that only this machine has"
+            named = spelled(replace.old)
+            by = "a stand-in of gotunnel replace" if ours else f"a directory in {os.path.basename(file)}"
+            why = "where no go.mod is (any more)" if missing else "that only this machine has"
             yield finding(
                 "replace.local",
                 named,
                 severity="error" if missing else "warning",
-                summary=words,
+                summary=f"{named} is replaced by {by}, {why}",
                 evidence={"file": file, "path": path, "exists": os.path.isdir(path)},
-                fix=(f"{edit} -dropreplace={named}", f"gotunnel replace {named}=PATH"),
+                fix=_unreplace(facts, named, file, "PATH" if missing else shlex.quote(path), ours=ours),
             )
+
+
+def _unreplace(facts: Facts, named: str, file: str, path: str, *, ours: bool) -> tuple[str, ...]:
+    """What ends a replacement, and what keeps it where others don't get it."""
+    standin = f"gotunnel replace {shlex.quote(named)}={path}"
+    if ours:
+        again = f"{standin}   # where it is now" if path == "PATH" else ""
+        return tuple(filter(None, (f"gotunnel replace --drop {shlex.quote(named)}", again)))
+    edit = "go work edit" if file == facts.gowork else "go mod edit"
+    drop = f"{edit} {shlex.quote(f'-dropreplace={named}')}"
+    if file not in (facts.gowork, facts.gomod):
+        drop += f" {shlex.quote(file)}"
+    return drop, f"{standin}   # once that is done: a stand-in that stays out of go.mod"
 
 
 def _toolchain(facts: Facts) -> Iterator[Finding]:

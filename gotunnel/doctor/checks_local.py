@@ -11,7 +11,9 @@ Rules:
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Iterator
 
 from gotunnel.doctor.checks_config import sources_of
@@ -22,6 +24,7 @@ from gotunnel.findings.catalogue import Finding, finding
 FULL = 16 << 20  # bytes free under which hardly a module can be unpacked
 _NEARLY_FULL = 200 << 20  # a toolchain takes about so much
 _SHOWN = 5  # modules named in one finding
+_UNWRITABLE = re.compile(r"build cache .*?: (?:mkdir|open) (\S+): (permission denied|read-only file system)")
 
 GoVersion = tuple[int, int, int, int, int]
 
@@ -94,6 +97,12 @@ def _go(facts: Facts) -> Iterator[Finding]:
                 yield finding("cache.permission", "GOCACHE", evidence=evidence, path="$HOME",
                               summary="go finds no place for its caches: HOME and GOCACHE aren't set",
                               fix=("export HOME=/PATH/TO/HOME", "export GOCACHE=/PATH/TO/CACHE"))  # fmt: skip
+            elif unwritable := _UNWRITABLE.search(facts.go_error):
+                path, why = unwritable.groups()
+                yield finding("cache.permission", path, evidence=evidence, path=path,
+                              summary=f"go's build cache can't be written: {why}",
+                              fix=(f"ls -ld {os.path.dirname(path)}",
+                                   "export GOCACHE=/PATH/TO/CACHE"))  # fmt: skip
             else:
                 yield finding(
                     "unknown",
@@ -167,11 +176,15 @@ def _spaces(facts: Facts) -> Iterator[Finding]:
 
 
 def _writable(facts: Facts, name: str, path: str) -> tuple[str, ...]:
-    look = f"ls -ld {path}"
+    look = f"ls -ld {shlex.quote(path)}"
     if name == "TMPDIR":
         return (look, "export TMPDIR=/PATH/TO/A/DIRECTORY")
     home = {"GOMODCACHE": "$HOME/go/pkg/mod", "GOCACHE": "$HOME/.cache/go-build"}[name]
-    return (f'sudo chown -R "$(id -u):$(id -g)" {facts.value(name) or path}', look, f"export {name}={home}")
+    return (
+        f'sudo chown -R "$(id -u):$(id -g)" {shlex.quote(facts.value(name) or path)}',
+        look,
+        f"export {name}={home}",
+    )
 
 
 def _sum_mismatch(facts: Facts) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ from gotunnel.doctor.checks_config import sources_of
 from gotunnel.doctor.facts import Facts, gather
 from gotunnel.doctor.model import Need, Seen
 from gotunnel.doctor.needs import MOST, git_need, module_needs, needs, repository_needs, sumdb_itself
-from gotunnel.doctor.weigh import Looked, ProxyPort, weigh
+from gotunnel.doctor.weigh import GIT_PROXY, Looked, ProxyPort, weigh
 from gotunnel.errors import Blame, DialError
 from gotunnel.findings.catalogue import Finding, report
 from gotunnel.modproxy.credentials import NONE, Credentials, read_credentials
@@ -262,12 +262,16 @@ class _Examination:
     def _variables(self) -> list[tuple[str, str]]:
         names = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
         given = [(name, self.facts.proxies[name]) for name in names if self.facts.proxies.get(name)]
+        given += [
+            (GIT_PROXY, value) for name, value in self.facts.git_proxies if name == "http.proxy" and value
+        ]
         upper = {value: name for name, value in reversed(given)}
         return [(name, value) for name, value in given if upper[value] == name]
 
     async def _port(self, name: str, value: str) -> None:
         read = self.facts.proxy_variable(tls=name.upper() == "HTTPS_PROXY")[0]
-        used = name == read and value in self._by_proxy and not self.named
+        by_git = any(need.kind in ("vcs-https", "meta") for need in self._needs)
+        used = (by_git if name == GIT_PROXY else name == read and value in self._by_proxy) and not self.named
         try:
             address = proxy_address(value)
         except ValueError:

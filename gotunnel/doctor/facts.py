@@ -77,6 +77,7 @@ class Facts:
     mod: ModFile | None = None
     gowork: str = ""
     work: ModFile | None = None
+    standins: frozenset[Version] = frozenset()  # those of `gotunnel replace` in go.work
     members: tuple[tuple[str, ModFile], ...] = ()  # (directory, go.mod) of a workspace's modules
     mod_errors: tuple[tuple[str, str], ...] = ()  # (file, what is wrong)
     vendored: bool = False
@@ -192,6 +193,7 @@ def gather(environ: Mapping[str, str], cwd: str) -> Facts:
         mod=project.mod,
         gowork=project.gowork,
         work=project.work,
+        standins=project.standins,
         members=tuple(project.members),
         mod_errors=tuple(project.errors) or _as_go_reads(project.gomod, refused),
         vendored=project.vendored,

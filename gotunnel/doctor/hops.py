@@ -19,6 +19,7 @@ from gotunnel.address import redact
 from gotunnel.errors import Blame, DialError
 from gotunnel.findings.catalogue import Finding, finding
 
+_OTHER = "gotunnel run --via OTHER -- go …   # another way out"
 _HOPS_OWN = ("ssh.", "proxy.", "socks.", "hop.")
 _THEN = re.compile(r"then: (?P<command>ssh-key(?:scan|gen) .+)$")
 _PATH = re.compile(r"(?P<path>(?:~|/)[^\s:;,'\"]*)")
@@ -115,13 +116,12 @@ def _fix(error: DialError, hop: _Hop, target: str, asked: tuple[str, ...]) -> tu
     if id.startswith("socks."):
         return _socks_fix(id, hop, target)
     if id.startswith("dns."):
-        return (f"check the spelling of the way out's host: {hop.host}",)
+        return (f"check the spelling of the way out's host: {hop.host}", _OTHER)
     if id.startswith(("tcp.", "net.", "hop.")):
         trial = f"ssh -v {hop.p}{hop.login}" if hop.scheme == "ssh" else f"curl -v telnet://{hop.address}"
-        other = ("name another way out: gotunnel run --via OTHER -- go …",)
         if id == "tcp.refused":
-            return (f"start the server at {hop.address}, or correct its port", trial, *other)
-        return (trial, *other)
+            return (f"start the server at {hop.address}, or correct its port", trial, _OTHER)
+        return (trial, _OTHER)
     return ()
 
 
@@ -142,15 +142,16 @@ def _ssh_fix(id: str, detail: str, hop: _Hop, target: str) -> tuple[str, ...]:
         )
     if id == "ssh.key-unusable":
         path = shlex.quote(found["path"]) if (found := _PATH.search(_after_label(detail, hop))) else "KEYFILE"
-        encrypted = any(word in detail.lower() for word in ("passphrase", "encrypted"))
-        first = f"ssh-add {path}" if encrypted else f"chmod 600 {path}"
-        return (first, f"ssh-keygen -y -f {path}   # can ssh itself read it?")
+        trial = f"ssh-keygen -y -f {path}   # can ssh itself read it?"
+        if any(word in detail.lower() for word in ("passphrase", "encrypted")):
+            return (f"ssh-add {path}", trial)
+        return (f"chmod 600 {path}", trial) if "permission" in detail.lower() else (trial,)
     if id == "ssh.forwarding-denied":
         return (
             f"in sshd_config of {hop.host}: AllowTcpForwarding yes, and PermitOpen any or with {target}",
-            "name another way out: gotunnel run --via OTHER -- go …",
+            _OTHER,
         )
-    return (trial,)
+    return (trial, _OTHER)
 
 
 def _after_label(detail: str, hop: _Hop) -> str:
@@ -175,18 +176,19 @@ def _proxy_fix(id: str, hop: _Hop, target: str, asked: tuple[str, ...]) -> tuple
             return ("pip install 'gotunnel[ntlm]'   # for a password", login, *ticket)
         return (login,)
     if id == "proxy.denied":
-        return (f"ask who runs {hop.label} to allow CONNECT to {target}",)
+        return (f"ask who runs {hop.label} to allow CONNECT to {target}", _OTHER)
     if id == "proxy.not-a-proxy":
         other = "http" if hop.scheme.startswith("socks") else "socks5h"
         return (
             f"check scheme, host and port: what answers at {hop.address} is no proxy of this kind",
             f"if it is another kind: gotunnel run --via {other}://{hop.address} -- go …",
+            _OTHER,
         )
-    return (f"gotunnel probe --via {shlex.quote(hop.label)} https://{target}",)
+    return (f"gotunnel probe --via {shlex.quote(hop.label)} https://{target}", _OTHER)
 
 
 def _socks_fix(id: str, hop: _Hop, target: str) -> tuple[str, ...]:
     if id == "socks.auth-failed":
         scheme = hop.scheme or "socks5h"
         return (f"gotunnel run --via '{scheme}://USER@{hop.address}?password_file=FILE' -- go …",)
-    return (f"ask who runs {hop.label} to allow {target}",)
+    return (f"ask who runs {hop.label} to allow {target}", _OTHER)

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gotunnel.doctor.model import Certificate, Seen
+from gotunnel.findings.catalogue import harmless
 
 _MIRROR = "gotunnel run --mirror https://goproxy.cn -- go …"
 _CONFIGURED = ("tcp.", "net.", "dns.", "tls.", "http.", "hop.", "proxy.", "socks.", "ssh.", "unknown")
@@ -72,6 +73,9 @@ def working_ways(every: Sequence[Seen]) -> tuple[str, ...]:
 def fixes(id: str, seen: Seen, ways: Sequence[str] = ()) -> tuple[str, ...] | None:
     """The commands for finding `id` of this look; None: those of the catalogue."""
     host, port = seen.need.host, seen.need.port
+    if not harmless(host):
+        return None
+    url = shlex.quote(seen.need.url)
     at = f"{host}:{port}"
     known = tuple(f"gotunnel run --via {shlex.quote(way)} -- go …" for way in ways[:2])
     via = known or ("gotunnel run --via ssh://USER@JUMPHOST -- go …",)
@@ -82,7 +86,7 @@ def fixes(id: str, seen: Seen, ways: Sequence[str] = ()) -> tuple[str, ...] | No
         "dns.timeout": ("put a name server that answers into /etc/resolv.conf: nameserver 1.1.1.1", *via),
         "dns.refused": ("put a name server that answers into /etc/resolv.conf: nameserver 1.1.1.1", *via),
         "dns.hijacked": (*via, f"dig {host} @1.1.1.1   # an honest name server for /etc/resolv.conf"),
-        "tcp.refused": (*via, f"gotunnel probe {seen.need.url}", *mirror),
+        "tcp.refused": (*via, f"gotunnel probe {url}", *mirror),
         "tcp.timeout": (*via, *mirror, f"ask for port {port} to {host} to be opened"),
         "tcp.reset": (*via, *mirror),
         "net.unreachable": (f"ip route get {(seen.addresses or (host,))[0]}", *via),
@@ -98,9 +102,10 @@ def fixes(id: str, seen: Seen, ways: Sequence[str] = ()) -> tuple[str, ...] | No
             *via,
         ),
         "tls.expired": ("date -u   # is the clock right?", *via, *mirror),
-        "tls.wrong-name": (f"gotunnel probe {seen.need.url}", *via, *mirror),
+        "tls.wrong-name": (f"gotunnel probe {url}", *via, *mirror),
         "tls.clock-skew": ("timedatectl set-ntp true", "date -u   # compare it with another clock"),
         "tls.timeout": (*via, *mirror),
+        "sum.mismatch": (*mirror, *via, "if others give it too, ask the author: was the version moved?"),
         "http.captive-portal": (f"open {portal(seen)} in a browser and log in", *via),
         "http.unauthorized": (
             f"add to ~/.netrc: machine {host} login USER password TOKEN", "go help goauth",
@@ -136,6 +141,7 @@ def _ssh_round(seen: Seen, via: Sequence[str]) -> tuple[str, ...]:
         block = f"Host {host}\\n  HostName {there}\\n  Port {port}\\n"
         lines.append(f"printf '{block}' >> ~/.ssh/config")
     if seen.notes.get("https"):
-        user = urlsplit(seen.need.url).username or "git"
+        user = urlsplit(seen.need.url).username or ""
+        user = user if harmless(user) else "git"  # a page of an import path may have named it
         lines.append(f"git config --global url.https://{host}/.insteadOf ssh://{user}@{host}/")
     return (*lines, *via)

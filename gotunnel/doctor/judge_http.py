@@ -44,8 +44,9 @@ def is_portal(seen: Seen) -> bool:
             return True
         if seen.notes.get("unverified") and _leads_away(seen):
             return True
-        if final.get("error") and _leads_away(seen) and not seen.need.tls:
-            return True  # a portal's own server, which isn't reached as it should be
+        plain = not seen.need.tls or seen.headers.get("location", "").lower().startswith("http:")
+        if final.get("error") and _leads_away(seen) and plain:
+            return True  # a portal's own server, which isn't reached as it should be, or not by go
         return seen.status == 200 and is_html(seen.headers.get("content-type", ""), seen.body)
     if seen.need.kind == "vcs-https" and "/info/refs" in seen.need.path:
         away = final.get("html") and final.get("status") == 200 and _leads_away(seen)
@@ -120,4 +121,6 @@ def _body(seen: Seen) -> tuple[str, str] | None:
     small = path.path.endswith(_SMALL_ENDS) or "go-get=1" in path.query or "/lookup/" in path.path
     if end == "endless" and small:
         return "http.endless", f"{host}: no end after {body.get('size', 0)} bytes"
+    if "h1" in seen.notes:
+        return "sum.mismatch", f"{host} gives another go.mod than go.sum vouches for"
     return None

@@ -15,7 +15,7 @@ NOTES, the keys of `Seen.notes`: `names` (here, far, none) · `address` (that th
 the certificate is right) · `skew` (seconds that this clock is ahead of the server's) · `schemes` (of
 WWW-Authenticate) · `body` (end, size) · `redirects` · `final` (url, status, type, html, error after them) ·
 `credentials` (sent) · `go_import` · `unverified` (the answer came over TLS that isn't trusted) · `banner` ·
-`https` (443 of a git server) · `ssh_443`.
+`https` (443 of a git server) · `ssh_443` · `h1` (of a go.mod that isn't what go.sum vouches for).
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from gotunnel.address import HostPort, one_line, redact
 from gotunnel.doctor import look_vcs
 from gotunnel.doctor.judge_http import is_html, verdict
 from gotunnel.doctor.look_compare import Comparison
-from gotunnel.doctor.look_http import Answer, Request, fetch
+from gotunnel.doctor.look_http import KEPT, Answer, Request, fetch
 from gotunnel.doctor.look_means import Limits, Means
 from gotunnel.doctor.look_name import ask_server, ask_system, nameservers
 from gotunnel.doctor.look_tcp import Race, Reached, connect, interface_of, kernel_evidence
 from gotunnel.doctor.look_tls import certificate_of
 from gotunnel.doctor.model import Need, ResolverAnswer, Seen
 from gotunnel.errors import Blame, DialError, GotunnelError
+from gotunnel.modproxy.dirhash import h1_of_go_mod
 from gotunnel.tasks import Tasks
 from gotunnel.upstream.dialer import Dialer, Stream
 from gotunnel.upstream.direct import DirectDialer
@@ -258,6 +259,9 @@ class _Look:
         seen.body = answer.body[: _PAGE_KEPT if self.need.kind == "meta" else _BODY_KEPT]
         seen.first_byte_ms = answer.first_byte_ms
         seen.notes["body"] = {"end": answer.end, "size": answer.size, "detail": answer.detail}
+        if self.need.h1 and answer.status == 200 and answer.end == "whole" and answer.size <= KEPT:
+            h1 = h1_of_go_mod(answer.body)
+            seen.notes |= {"h1": h1} if h1 != self.need.h1 else {}
         if answer.offered:
             seen.notes["schemes"] = list(answer.offered)
         if self.need.kind == "meta":

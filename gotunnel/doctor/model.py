@@ -36,6 +36,7 @@ class Need:
     why: str
     private: bool = False
     path: str = "/"
+    h1: str = ""  # what go.sum says of the go.mod that is asked for
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """What go would ask of the network, as it is set up here; or what a SUBJECT names.
 
 Rules:
-- Each need is a real question that costs little: the `.info` of the first module that go.mod requires, else a
-  known list; `supported` of the checksum database; refs of a repository.
+- Each need is a real question that costs little: the `.mod` of the first module that go.mod requires where
+  go.sum can judge the answer, else its `.info`, else a known list; `supported` of the checksum database; refs
+  of a repository.
 - Only what go would ask itself is asked: private modules of their own hosts, all others of the sources.
 - At most MOST of a kind: a project with a hundred private modules has them on a few hosts.
 - A source's userinfo stays in `url` (needed to ask) and is masked wherever it is shown.
@@ -60,39 +61,46 @@ def need_of(url: str, kind: NeedKind, why: str, *, private: bool = False) -> Nee
     return Need(kind, url, target.host, target.port, tls, why, private=private, path=path)
 
 
-def module_question(module: str, version: str) -> str:
-    """The path below a source that asks for it.  Raises ValueError for what is no module path."""
+def module_question(facts: Facts, module: str, version: str) -> tuple[str, str]:
+    """The path below a source that asks for it, and the sum that is known of the answer, "" for none.
+
+    Raises ValueError for what is no module path.
+    """
     if not version or version == "latest":
-        return f"/{escape(module)}/@v/list"
-    return f"/{escape(module)}/@v/{escape(version)}.info"
+        return f"/{escape(module)}/@v/list", ""
+    h1 = facts.sums.get_mod(module, version) or ""
+    return f"/{escape(module)}/@v/{escape(version)}.{'mod' if h1 else 'info'}", h1
 
 
 def module_needs(facts: Facts, module: tuple[str, str]) -> list[Need]:
     """What asks each source in its turn for (module, version)."""
     path, version = module
     try:
-        return list(_sources(facts, module_question(path, version), f"module {path}@{version or 'list'}"))
+        return list(
+            _sources(facts, module_question(facts, path, version), f"module {path}@{version or 'list'}")
+        )
     except ValueError:
         return []
 
 
-def _first_question(facts: Facts) -> str:
+def _first_question(facts: Facts) -> tuple[str, str]:
     for module, version in facts.requirements():
         if not facts.is_private(module) and is_canonical(version):
             try:
-                return module_question(module, version)
+                return module_question(facts, module, version)
             except ValueError:
                 continue
-    return KNOWN_QUESTION
+    return KNOWN_QUESTION, ""
 
 
-def _sources(facts: Facts, question: str = "", why: str = "") -> Iterator[Need]:
+def _sources(facts: Facts, question: tuple[str, str] | None = None, why: str = "") -> Iterator[Need]:
     sources = sources_of(facts)
-    path = question or _first_question(facts)
+    path, h1 = question or _first_question(facts)
     for source, _ in sources.entries if sources else ():
         if not source.url.startswith("file:"):
             try:
-                yield need_of(source.url + path, "source", why or f"GOPROXY source {source.label}")
+                need = need_of(source.url + path, "source", why or f"GOPROXY source {source.label}")
+                yield replace(need, h1=h1)
             except ValueError:
                 continue  # go can't ask it either; the settings' check says so
 
@@ -239,7 +247,7 @@ def _module(facts: Facts, path: str, version: str) -> list[Need]:
     if facts.is_private(path):
         return [replace(need, private=True) for need in repository_needs(facts, path)]
     named = f"module {path}@{version}" if version else f"module {path}"
-    found = list(_sources(facts, module_question(path, version), named))
+    found = list(_sources(facts, module_question(facts, path, version), named))
     if not found:
         found = repository_needs(facts, path)
     return [*found, *_sumdb(facts)]

@@ -17,7 +17,8 @@ from pathlib import Path
 from gotunnel.address import one_line
 from gotunnel.modproxy.dirhash import escape, h1_of_go_mod
 from gotunnel.modproxy.gosum import GoSum, read_go_sums
-from gotunnel.modproxy.modfile import ModFile, ModFileError, is_directory, parse_mod, parse_work
+from gotunnel.modproxy.gowork import standins
+from gotunnel.modproxy.modfile import ModFile, ModFileError, Version, is_directory, parse_mod, parse_work
 
 _MOST_SUMS = 2000  # lines of go.sum that are held against the cache
 
@@ -49,6 +50,7 @@ class Project:
     mod: ModFile | None = None
     gowork: str = ""
     work: ModFile | None = None
+    standins: frozenset[Version] = frozenset()  # what `gotunnel replace` wrote into go.work
     members: list[tuple[str, ModFile]] = field(default_factory=list)
     errors: list[tuple[str, str]] = field(default_factory=list)
     vendored: bool = False
@@ -61,6 +63,7 @@ def read_project(env: Mapping[str, str], cwd: str) -> Project:
     found.repository = _top(cwd)
     found.mod = _parsed(found, found.gomod)
     found.work = _parsed(found, found.gowork, work=True)
+    found.standins = _standins(found.gowork) if found.work else frozenset()
     for use in found.work.use if found.work else ():
         path = os.path.normpath(os.path.join(os.path.dirname(found.gowork), use, "go.mod"))
         if path == found.gomod and found.mod:
@@ -100,6 +103,14 @@ def _parsed(found: Project, path: str, *, work: bool = False) -> ModFile | None:
     except OSError as error:
         found.errors.append((path, f"{path}: {error.strerror}"))
     return None
+
+
+def _standins(gowork: str) -> frozenset[Version]:
+    try:
+        text = Path(gowork).read_bytes().decode("utf-8", "replace")
+        return frozenset(one.old for one in standins(text, gowork) if one.ours)
+    except (OSError, ModFileError):
+        return frozenset()
 
 
 def _top(cwd: str) -> str:

@@ -2,6 +2,8 @@
 
 Rules:
 - `as_json` gives exactly contract §7's keys; all text is redacted on the way out.
+- A fix is there to be pasted: what a go.mod, a log or a server named stands in it as a plain word, or not at
+  all (`harmless`); a path that isn't plain is quoted.
 - The report's first finding is the root cause: the worst severity first, then the lowest layer, since
   what is wrong below makes what is above fail (a wrong GOPROXY before its name, a name before its port,
   a compiler's complaint last); equals keep the order in which they were found.
@@ -9,6 +11,8 @@ Rules:
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -16,8 +20,20 @@ from typing import Any, get_args
 from gotunnel.address import redact
 from gotunnel.findings.kinds import KINDS, Kind, Severity, Stage
 
-__all__ = ["KINDS", "Finding", "Kind", "Severity", "Stage", "finding", "kind", "mendable", "report"]
+__all__ = [
+    "KINDS",
+    "Finding",
+    "Kind",
+    "Severity",
+    "Stage",
+    "finding",
+    "harmless",
+    "kind",
+    "mendable",
+    "report",
+]
 
+_HARMLESS = re.compile(r"(?!-)[\w.~+/@:\[\]-]+")
 _SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 _LAYERS: tuple[Stage, ...] = (
     "local", "config", "name", "connect", "hop", "tls", "http", "vcs", "resolve", "download", "verify",
@@ -69,6 +85,11 @@ def mendable(id: str) -> bool:
     return kind(id).another_way
 
 
+def harmless(text: str) -> bool:
+    """Can it stand in a command as it is, and be nothing but a word?"""
+    return bool(_HARMLESS.fullmatch(text))
+
+
 def finding(
     id: str,
     subject: str = "",
@@ -83,7 +104,9 @@ def finding(
 ) -> Finding:
     """A Finding of `id` from its row; `known` fills the placeholders of the fixes (host="…", port="…")."""
     row = kind(id)
-    values = _Known({name: value for name, value in known.items() if value})
+    values = _Known({name: value for name, value in known.items() if harmless(value)})
+    if "path" not in values and known.get("path"):
+        values["path"] = shlex.quote(known["path"])
     return Finding(
         id=row.id,
         severity=severity or row.severity,

@@ -138,7 +138,7 @@ def step(match: Match) -> str:
         return want.step
     if match.line.lstrip().startswith(("fatal: ", "ssh: ", "remote: ", "error: RPC")):
         return "vcs"
-    return "download" if "golang.org/toolchain" in match.line else ""
+    return "download" if re.search(r"golang\.org/toolchain|zip file too large", match.line) else ""
 
 
 def cause(match: Match) -> str:

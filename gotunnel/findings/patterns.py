@@ -154,6 +154,11 @@ PATTERNS: tuple[Pattern, ...] = (
     # a proxy's phrase for a refused CONNECT: go's own errors begin in lower case, but for EOF and URLs
     _row("proxy.bad-gateway", 'Get "http|Head "http|Post "http',
          r'(?:Get|Head|Post) "(?P<url>https?://[^"]+)": (?P<status>(?!EOF)[A-Z][A-Za-z -]+)$', by=_CONNECT),
+    # no end, or a way that go doesn't follow
+    _row("http.endless", "headers exceeded |zip file too large| redirects",
+         r"response headers exceeded \d+|downloaded zip file too large|stopped after \d+ redirects|"
+         r"Maximum \(\d+\) redirects followed"),
+    _row("http.captive-portal", "redirected from secure URL "),
     # bodies
     _row("http.truncated", "unexpected EOF|: EOF|stream error: |server sent GOAWAY|client connection lost|"
          "connection broken|idle connection|RPC failed; curl|Empty reply from server|transfer closed with|"

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gotunnel.address import one_line
-from gotunnel.findings.catalogue import Finding, finding, kind, report
+from gotunnel.findings.catalogue import Finding, finding, harmless, kind, report
 from gotunnel.findings.loglines import Line, bare, scrub
 from gotunnel.findings.particulars import aside, cause, clean, git_command, name_of, own, step, subject
 from gotunnel.findings.reader import Blocks, Match, Reader, candidates, recognise_bare, whole
@@ -34,7 +34,6 @@ _MATCHES = 5000
 _NEAR = 4096
 
 _MORE = (*KEYS, b"exit status ", b'Get \\"http')
-_HARMLESS = re.compile(r"(?!-)[\w.~+/@:\[\]-]+")
 
 _FOLLOWS = (
     "no required module provides", "cannot find module providing", "no matching versions for",
@@ -146,7 +145,8 @@ class Story:
         if start - lane.context_end <= _NEAR and line.text[:1] in ("\t", " "):
             match = replace(match, groups={**lane.context, **match.groups})
         if match.weak:
-            if host := aside(match.line):
+            host = aside(match.line)
+            if host and host["host"] != "UNKNOWN":  # so ssh calls what is behind a ProxyJump
                 self._hosts[match.id] = host
             if start - lane.strong > _NEAR and len(self._weak) < _WEAK:
                 self._weak.append((end, line.lane, match))
@@ -221,12 +221,14 @@ def _follows(match: Match, causes: set[str]) -> bool:
         return False
     if match.id == "module.not-found":
         return any(kind(id).another_way for id in causes) and any(w in match.line for w in _FOLLOWS)
+    if match.id == "vcs.ssh-refused" and "host" not in match.groups:
+        return any(id.startswith("ssh.") for id in causes)  # the jump host has said why
     return match.id == "ssh.auth-failed" and "ssh.key-unusable" in causes
 
 
 def _finding(group: _Group, *, passed: bool) -> Finding:
     match = group.first
-    known = {name: text for name, text in match.groups.items() if _HARMLESS.fullmatch(text)}
+    known = {name: text for name, text in match.groups.items() if harmless(text)}
     shown = ("host", "port", "address", "server", "hop", "via", "status", "url", "repository", "module",
              "version", "path", "file", "words")  # fmt: skip
     if kind(match.id).stage in ("config", "hop") and (hop := known.get("hop") or known.get("proxy")):

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE = 75.0  # seconds that a connection may idle
 HEAD = 20.0  # seconds for the first head
+_EARLY = 64 << 10  # bytes that are kept until aiohttp is there
 _STRANGER = b"404 page not found\n"
 _NONSENSE = b"400 bad request\n"
 _SERVER = {"Server": "-"}  # aiohttp would say what listens here, and its versions, to a stranger
@@ -279,13 +280,18 @@ class Server:
 
 class _Door(asyncio.Protocol):
     """The first owner of a connection: counts it, then lets aiohttp's protocol speak, whose callbacks it
-    passes on."""
+    passes on.
+
+    What comes before aiohttp is there is kept: Python 3.11.2, Debian 12's, reads on where a transport was
+    paused in `connection_made`.
+    """
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._inner: asyncio.Protocol | None = None
+        self._transport: asyncio.Transport
         self._counted = False
-        self._tail = b""
+        self._tail = self._early = b""
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -295,21 +301,29 @@ class _Door(asyncio.Protocol):
             return
         self._counted = True
         self._timer = asyncio.get_running_loop().call_later(HEAD, transport.abort)
+        self._transport = transport
         self._server.pass_on(self, transport)
 
     def opened(self, inner: asyncio.Protocol, transport: asyncio.Transport) -> None:
         """aiohttp is there."""
         self._inner = inner
         inner.connection_made(transport)
+        if self._early:
+            early, self._early = self._early, b""
+            self.data_received(early)
 
     def data_received(self, data: bytes) -> None:
-        if self._inner is not None:
-            if self._timer is not None:
-                self._tail = self._tail[-3:] + data
-                if b"\r\n\r\n" in self._tail:
-                    self._timer.cancel()
-                    self._timer, self._tail = None, b""
-            self._inner.data_received(data)
+        if self._inner is None:
+            self._early += data
+            if len(self._early) > _EARLY:
+                self._transport.abort()
+            return
+        if self._timer is not None:
+            self._tail = self._tail[-3:] + data
+            if b"\r\n\r\n" in self._tail:
+                self._timer.cancel()
+                self._timer, self._tail = None, b""
+        self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received() if self._inner is not None else None

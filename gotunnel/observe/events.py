@@ -4,7 +4,8 @@ Rules:
 - Lower layers get an `Emit` (any callable that takes an Event) and import nothing else from here.
 - `reason` and `error` are ids of the catalogue; `detail` says it in words.  Secrets never appear:
   names of upstreams are their redacted chains.
-- Fields that are None are left out of the line.
+- A line has every field that the contract names for its event, null where there is nothing to say; what is
+  more (`detail`, why a breaker opened, a fetch's error) stands in it only where it is known.
 - A file that can't be written (a full disk, a reader that has gone) ends the log, never the tunnel.
 """
 
@@ -152,6 +153,11 @@ class Exit(Event):
 
 
 _KEYS = {"source": "from", "origin": "source"}
+_ALWAYS = {
+    (Ready, "modproxy"),
+    (Dial, "error"),
+    (Attempt, "finding"),
+}  # the contract's fields that may be None
 
 
 def as_line(event: Event, run: str, now: datetime.datetime) -> str:
@@ -163,7 +169,7 @@ def as_line(event: Event, run: str, now: datetime.datetime) -> str:
     }
     for field in dataclasses.fields(event):
         value = getattr(event, field.name)
-        if value is None:
+        if value is None and (type(event), field.name) not in _ALWAYS:
             continue
         if isinstance(value, str):
             value = redact(value)

@@ -9,8 +9,7 @@ Rules:
   for versions of which they are known (`_KNOWN`), and only in the state in which asyncssh would do the same.
 - The SSH_MSG_IGNORE that asyncssh puts before each packet, a defence that CBC ciphers want (RFC 4251 §9.3.1),
   is left out under AES-GCM: it doubled the work of sending.
-- The kernel's own count of segments (Linux: tcp(7) TCP_INFO) tells of life and of loss before their bytes can
-  be read: what came after a lost segment waits for it.
+- The kernel's own count of segments (`tcp_info`) tells of life and of loss before their bytes can be read.
 - What a server sends in small pieces is acknowledged at once: sshd leaves Nagle's algorithm on, so that
   otherwise each second small piece waits 40 ms for our delayed ACK (tcp(7) TCP_QUICKACK).
 """
@@ -20,11 +19,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
-import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from gotunnel.upstream.ssh_growth import Traffic
+from gotunnel.upstream.tcp_info import counted
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -35,8 +33,6 @@ _PIECE = 192 * 1024  # bytes written at once; more than a socket takes would hav
 _SMALL = 16 * 1024  # bytes; a read of less may be one that the server waits for an ACK of
 _WORTH = 1024  # a packet of fewer bytes gains nothing
 _TAG = 16  # AES-GCM's authentication tag
-_TCP_INFO = socket.TCP_INFO if sys.platform == "linux" else 0
-_TCP_INFO_SIZE = 228  # up to tcpi_rcv_ooopack, Linux 5.4
 _SEGMENT = 1448  # bytes; about as many are in one
 _IGNORE = 2  # RFC 4253 §11.2
 _CHANNEL_DATA = 94  # RFC 4254 §5.2
@@ -74,12 +70,8 @@ class Feed(asyncio.BufferedProtocol):
     @property
     def traffic(self) -> Traffic:
         """What the kernel has counted since the connection was made; where it doesn't say, what was read."""
-        if self._socket is not None and _TCP_INFO:
-            with contextlib.suppress(OSError):
-                info = self._socket.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TCP_INFO_SIZE)
-                if len(info) == _TCP_INFO_SIZE:
-                    return tcp_traffic(info)
-        return Traffic(arrived=self.received // _SEGMENT)
+        told = counted(self._socket) if self._socket is not None else None
+        return told or Traffic(arrived=self.received // _SEGMENT)
 
     # --- passed on -------------------------------------------------------------------------------
 
@@ -223,14 +215,6 @@ class Feed(asyncio.BufferedProtocol):
             channel._accept_data(data)
         except Exception:
             self._connection.internal_error()
-
-
-def tcp_traffic(info: bytes) -> Traffic:
-    """Read a `struct tcp_info` of linux/tcp.h."""
-    (resent,) = struct.unpack_from("=I", info, 100)  # tcpi_total_retrans
-    arrived, sent = struct.unpack_from("=II", info, 152)  # tcpi_data_segs_in, tcpi_data_segs_out
-    (disordered,) = struct.unpack_from("=I", info, 224)  # tcpi_rcv_ooopack
-    return Traffic(arrived, disordered, sent, resent)
 
 
 def _quicken_sending(connection: Any, gcm: type) -> None:

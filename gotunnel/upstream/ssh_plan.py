@@ -65,9 +65,13 @@ def plan(hop: SshHop) -> SshPlan:
     identity = tuple(credential_path(path, "identity_credential") for path in hop.identity)
     for path in identity:
         _readable(path, "identity (-i)")
+    checking = hop.host_key_checking or settings.strict_host_key_checking
     if hop.known_hosts:
         known_hosts = credential_path(hop.known_hosts, "known_hosts_credential")
-        _readable(known_hosts, "known_hosts (--known-hosts)")
+        # as to ssh, /dev/null is an empty file, and one that isn't there yet will be made for a new key
+        made = checking in ("accept-new", "no") and not os.path.exists(known_hosts)
+        if known_hosts != os.devnull and not made:
+            _readable(known_hosts, "known_hosts (--known-hosts)")
         known: tuple[str, ...] = (known_hosts,)
     else:
         known = (*settings.user_known_hosts_files, *settings.global_known_hosts_files)
@@ -87,7 +91,7 @@ def plan(hop: SshHop) -> SshPlan:
         known_hosts_text=hop.known_hosts_text,
         host_key_name=settings.host_key_alias or settings.hostname,
         host_key_port=22 if settings.host_key_alias else settings.port,
-        host_key_mode=hop.host_key_checking or settings.strict_host_key_checking,
+        host_key_mode=checking,
         methods=_methods(settings),
         batch=settings.batch_mode,
         ciphers=settings.ciphers or "",

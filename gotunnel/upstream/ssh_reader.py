@@ -259,7 +259,8 @@ class Reader:
         """What stands for each %-token; `key` is for %k where there is no HostKeyAlias."""
         local = socket.gethostname()
         jump = self.jump_host()
-        digest = hashlib.sha1("".join((local, host, port, user, jump)).encode("utf-8", "surrogateescape"))  # noqa: S324 - that is what %C is
+        what = "".join((local, host, port, user, jump)).encode("utf-8", "surrogateescape")
+        digest = hashlib.sha1(what, usedforsecurity=False)  # that is what %C is
         return {
             "C": digest.hexdigest(),
             "L": local.partition(".")[0],

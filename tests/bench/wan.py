@@ -2,7 +2,7 @@
 
 Rules:
 - `cold-*`: everything from nothing, in the time measured: ssh's or gotunnel's own start, its handshakes, a
-  fresh module cache, build cache and (but for the second run) store.
+  fresh module cache, build cache and (but for the second run) store.  Where a `serve` runs, it stands before.
 - `zips`, `big-zip`, `two-jumps`: the tunnel is open and warm, by one small module (`pull.py`).
 - A run counts only if go succeeded and every module of its cache is right to the byte.
 - The bound is what no tunnel can beat: TRIPS round trips and the bytes at the line's rate.  Beside it stands
@@ -32,6 +32,7 @@ from tests.lab.wanlab import Hop, WanLab
 # TLS 1.3 1; request 1
 TRIPS = 8
 OURS, SECOND, SSH, HTTP = "gotunnel run -J", "gotunnel run -J, second run", "ssh -D", "tinyproxy"
+SERVED = "gotunnel run, with a serve"
 DISK = "go alone, files on its disk"
 MODULES, LEVELS = 120, 5
 ZIP, LARGE = 4_000_000, 50_000_000  # bytes
@@ -64,11 +65,13 @@ class Field:
     # --- from nothing -----------------------------------------------------------------------------------
 
     def cold(self, argv: Sequence[str], tunnel: Tunnel,
-             store: Path | None = None) -> float:  # fmt: skip
-        """Seconds from nothing to go's end, the tunnel's start included."""
+             store: Path | None = None, *, stands: bool = False) -> float:  # fmt: skip
+        """Seconds from nothing to go's end, the tunnel's start included unless it `stands`."""
         env, project = self.lab.environment(store), self.lab.project()
         started = time.perf_counter()
         with tunnel(env) as prefix:
+            if stands:
+                started = time.perf_counter()
             self._run([*prefix, *argv], env, project)
             taken = time.perf_counter() - started
         # tidy asks for no .info
@@ -89,6 +92,27 @@ class Field:
             if self.gotunnel[0] == sys.executable:
                 env["PYTHONPATH"] = str(ROOT)
             yield [*self.gotunnel, "run", "-q", "--retries", "0", *self.lab.ways(*hops), "--"]
+
+        return prefix
+
+    def by_serve(self, hop: Hop) -> Tunnel:
+        """A `gotunnel serve` that is ready, and `gotunnel run`, which finds it."""
+
+        @contextlib.contextmanager
+        def prefix(env: dict[str, str]) -> Iterator[list[str]]:
+            runtime = Path(env["HOME"], "run")
+            runtime.mkdir(mode=0o700)
+            env["XDG_RUNTIME_DIR"] = str(runtime)
+            if self.gotunnel[0] == sys.executable:
+                env["PYTHONPATH"] = str(ROOT)
+            argv = [*self.gotunnel, "serve", *self.lab.ways(hop)]
+            log = Path(env["HOME"], "serve.log")
+            process = proc.Process(argv, log=log, place=self.lab.client, env=env)
+            try:
+                process.wait_ready("gotunnel serve", lambda: "ready: a way out works" in process.output(), 60)
+                yield [*self.gotunnel, "run", "-q", "--retries", "0", "--"]
+            finally:
+                process.stop()
 
         return prefix
 
@@ -183,12 +207,13 @@ def _cold(stack: contextlib.ExitStack, gotunnel: Sequence[str], setting: Setting
         "s",
         [
             Contender(OURS, lambda: field.cold(command, field.by_gotunnel(hop))),
+            Contender(SERVED, lambda: field.cold(command, field.by_serve(hop), stands=True)),
             Contender(SECOND, second),
             Contender(SSH, lambda: field.cold(command, field.by_ssh(hop))),
             Contender(HTTP, lambda: field.cold(command, field.by_http(hop))),
             Contender(DISK, lambda: field.cold(command, field.by_disk())),
         ],
-        [Aim(OURS, share(line), SSH), Aim(OURS, 2 * bound), Aim(SECOND, 1)],
+        [Aim(OURS, share(line), SSH), Aim(OURS, 2 * bound), Aim(SERVED, 3), Aim(SECOND, 1)],
         warm=False,
         bound=bound,
     )

@@ -1,11 +1,14 @@
-"""`python -m tests.faults [WORD…]`: plays the cases (whose name has a WORD), prints a Markdown table."""
+"""`python -m tests.faults [WORD…]`: plays the cases (whose name has a WORD), prints the README's table.
+
+What each took, and what went wrong, goes to standard error; without a WORD the healthy networks come last.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 
-from tests.faults import bench, healthy
+from tests.faults import bench, healthy, table
 from tests.faults.matrix import CASES
 from tests.faults.world import can_be, temporary
 
@@ -17,35 +20,22 @@ def main(words: list[str]) -> int:
         print("; ".join(reasons), file=sys.stderr)
         return 2
     chosen = [case for case in CASES if not words or any(word in case.name for word in words)]
-    problems = 0
-    print("| fault | what doctor says | what it prints to mend it | done so, go works |")
-    print("|---|---|---|---|")
+    failed = set()
     with temporary() as world:
         for case in chosen:
             begun = time.monotonic()
             outcome = bench.play(world, case)
-            problems += bool(outcome.problems)
-            mark = "" if case.severity == "error" else " (warning)"
-            works = {"command": "yes", "advice": "advice, not done"}.get(outcome.mended, "yes, by hand")
-            if "gotunnel run" in (case.hand or "") and "gotunnel run" not in outcome.fix:
-                works = "advice, not done; another way out or mirror works"
-            works = works if not outcome.problems else "NO"
-            fix = outcome.fix.replace("|", "\\|").replace(str(world.directory), "…")
-            cells = (case.what, f"`{case.id}`{mark}", f"`{fix}`" if fix else "", works)
-            print("| " + " | ".join(cells) + " |", flush=True)
-            print(f"{case.name}: doctor {outcome.seconds:.1f} s, all {time.monotonic() - begun:.1f} s",
-                  file=sys.stderr)  # fmt: skip
+            took = f"doctor {outcome.seconds:.1f} s, all {time.monotonic() - begun:.1f} s"
+            fix = outcome.fix.replace(str(world.directory), "…")
+            print(f"{case.name}: {took}: {fix} [{case.mended}]", file=sys.stderr)
             for problem in outcome.problems:
+                failed.add(case.name)
                 print(f"  {problem}", file=sys.stderr)
-        if not words:
-            for name, make in healthy.NETWORKS.items():
-                found = healthy.false_alarms(world, make)
-                problems += bool(found)
-                print(
-                    f"| healthy: {name.replace('|', chr(92) + '|')} | {found or 'no finding'} | | |",
-                    flush=True,
-                )
-    return 1 if problems else 0
+        alarms = [] if words else [healthy.false_alarms(world, make) for make in healthy.NETWORKS.values()]
+    print(table.markdown(chosen, failed), end="")
+    for name, alarm in zip(healthy.NETWORKS, alarms, strict=False):
+        print(f"healthy: {name}: {alarm or 'no finding'}", file=sys.stderr)
+    return 1 if failed or any(alarms) else 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.faults.case import Case, Scene
 from tests.faults.places import GITLIB, LOGINLIB, PASSWORD, PLACES, SSHLIB, STRANGE, USER
-from tests.faults.world import need
+from tests.faults.world import git_by_ssh, need
 from tests.lab.faults import Fault
 
 _MIRROR = "--mirror https://goproxy.cn"
@@ -13,6 +13,19 @@ _NETRC = "printf 'machine {} login {} password {}\\n' >> $HOME/.netrc"
 
 def _portal(scene: Scene) -> None:
     scene.world.source.behave(Fault("page"))
+
+
+def _hotspot(scene: Scene) -> None:
+    scene.world.source.behave(Fault("redirect", to=f"http://{STRANGE['hotspot']}/login"))
+
+
+def _network_login(scene: Scene) -> None:
+    scene.world.source.behave(Fault("status", status=511))
+
+
+def _is_well(scene: Scene) -> None:
+    """Somebody has logged in there, or a while has passed."""
+    scene.world.source.behave()
 
 
 def _login(scene: Scene) -> None:
@@ -65,9 +78,7 @@ def _git_login(scene: Scene) -> None:
 def _git_ssh(scene: Scene) -> None:
     scene.goenv("GOPRIVATE=*.corp.example")
     need(scene, SSHLIB)
-    base = scene.world.sshlib.parent.parent
-    rule = f"url.ssh://root@code.corp.example{base}/.insteadOf"
-    scene.sh(f"git config --global {rule} https://code.corp.example/")
+    git_by_ssh(scene)
     scene.undo.enter_context(scene.world.refuse(PLACES["code.corp.example"], 22))
 
 
@@ -79,14 +90,18 @@ def _git_port(scene: Scene) -> None:
 
 CASES = (
     Case("http.captive-portal", "", "a log-in page in place of answers", _portal, "in a browser",
-         hand="gotunnel run --mirror https://goproxy.cn -- go mod download"),
+         person=_is_well),
+    Case("http.captive-portal", "redirect", "a hotspot that leads to its log-in page", _hotspot,
+         f"open http://{STRANGE['hotspot']}/login in a browser", person=_is_well),
+    Case("http.captive-portal", "511", "511: log in to the network first", _network_login, "in a browser",
+         person=_is_well),
     Case("http.unauthorized", "", "401", _login, "~/.netrc",
          hand=_NETRC.format("proxy.golang.org", USER, PASSWORD)),
     Case("http.forbidden", "", "403", _forbidden, _MIRROR),
     Case("http.rate-limited", "", "429", _rate, _MIRROR, evidence=("Retry-After: 7",)),
     Case("http.server-error", "", "503", _server_error, _MIRROR),
     Case("http.truncated", "", "bodies break off", _truncated, "repeat in a while",
-         hand="gotunnel run --mirror https://goproxy.cn -- go mod download"),
+         person=_is_well),
     Case("http.endless", "", "bodies never end", _endless, _MIRROR),
     Case("http.timeout", "", "requests are taken and never answered", _stalled),
     Case("vcs.missing", "", "git isn't installed", _no_git, "apt-get install git",

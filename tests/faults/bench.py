@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gotunnel.cli.doctor import lines_of
 from tests.faults.case import Case, Scene
 from tests.faults.world import World
 from tests.lab import proc
@@ -24,7 +25,6 @@ class Outcome:
     report: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     fix: str = ""
-    mended: str = ""  # how it was shown: "command", "advice, done by hand", "advice"
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -97,6 +97,7 @@ def _judge(outcome: Outcome, status: int) -> None:
         outcome.problems.append(f"root cause {report.get('root_cause')}, want {wanted}: {shown} {said}")
     if status != (1 if wanted else 0):
         outcome.problems.append(f"status {status}")
+    outcome.problems += [f"too wide: {line}" for item in report["findings"] for line in _too_wide(item)]
     found = outcome.finding
     if not found:
         outcome.problems.append(f"no {case.id}: {shown}")
@@ -108,6 +109,13 @@ def _judge(outcome: Outcome, status: int) -> None:
     outcome.fix = next((line for line in found["fix"] if case.fix in line), "")
     if not outcome.fix:
         outcome.problems.append(f"no fix with {case.fix!r}: {found['fix']}")
+
+
+def _too_wide(item: dict[str, Any]) -> list[str]:
+    """What a terminal of 80 columns would break: anything but a command, or a word of its own."""
+    lines = lines_of(item, root=True)
+    free = (line for line in lines if line.strip().partition(": ")[0] not in ("mend", "or"))
+    return [line for line in free if "\x1b" in line or (len(line) > 80 and " " in line.strip())]
 
 
 def _see_go(outcome: Outcome, before: subprocess.Popen[str]) -> None:
@@ -124,16 +132,18 @@ def _see_go(outcome: Outcome, before: subprocess.Popen[str]) -> None:
 
 def _mend(scene: Scene, outcome: Outcome) -> None:
     case = outcome.case
-    if case.hand == "":
-        outcome.mended = "advice"
+    if case.undone:
         return
-    typed = scene.world.fill(scene, outcome.fix if case.hand is None else case.hand, case.command)
-    outcome.mended = "command" if case.hand is None else "advice, followed by hand"
+    typed = case.hand.replace("FIX", outcome.fix) if case.hand else outcome.fix
+    if case.person:
+        case.person(scene)
+        typed = ""
+    typed = scene.world.fill(scene, typed, case.command)
     script = typed if "gotunnel run" in typed else f"{typed}\n{_proxied(scene, case)}"
     done = scene.sh(script, check=False)
     if done.returncode:
         outcome.problems.append(f"after `{typed}` go fails: {done.stdout}{done.stderr}")
-    elif case.severity == "warning" and case.id in (left := _ids(doctor(scene, env=typed)[1])):
+    elif case.severity == "warning" and case.id in (left := _ids(doctor(scene, typed)[1])):
         outcome.problems.append(f"after `{typed}` doctor still says {left}")
     elif not _downloaded(scene) and case.command == "go mod download":
         outcome.problems.append(f"after `{typed}` nothing was downloaded: {done.stdout}{done.stderr}")

@@ -55,9 +55,11 @@ class Case:
     """A fault.
 
     `id` is the root cause (for a `warning`, a finding with root_cause null); `label` tells cases of one id
-    apart.  `fix` is a part of the line of the fix that is done; `hand` is the shell text for a line that is
-    advice ("" where it isn't done).  `evidence`: words that the finding must hold.  `go` is what go does with
-    the fault: fails, or works (warnings).  `private`: the project needs a module of the company's git server.
+    apart.  `fix` is a part of the line of the fix that is done.  Where that line is no command, `hand` is the
+    shell text of one who follows it (FIX in it: the line itself), or `person` is what he does outside of a
+    shell; `undone` is why nothing was done.  `evidence`: words that the finding must hold.  `go` is what go
+    does with the fault: fails, or works (warnings).  `private`: the project needs a module of the company's
+    git server.
     """
 
     id: str
@@ -65,7 +67,9 @@ class Case:
     what: str
     make: Callable[[Scene], None]
     fix: str = "run --via"
-    hand: str | None = None
+    hand: str = ""
+    person: Callable[[Scene], None] | None = None
+    undone: str = ""
     severity: str = "error"
     evidence: tuple[str, ...] = ()
     go: str = "fails"
@@ -77,3 +81,10 @@ class Case:
     def name(self) -> str:
         """For pytest and the table."""
         return f"{self.id}-{self.label}" if self.label else self.id
+
+    @property
+    def mended(self) -> str:
+        """How its fix is done: yes (the printed command), by a person who follows advice, or not at all."""
+        if self.undone:
+            return f"not done: {self.undone}"
+        return "yes, by hand" if self.person or (self.hand and "FIX" not in self.hand) else "yes"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from tests.faults.case import Case, Scene
 from tests.faults.places import LIB, PLACES, STRANGE
 from tests.faults.world import need
@@ -31,6 +33,10 @@ def _dead_address(scene: Scene) -> None:
 
 def _proxy_dead(scene: Scene) -> None:
     scene.env["HTTPS_PROXY"] = "http://10.77.0.2:9"
+
+
+def _git_proxy_dead(scene: Scene) -> None:
+    scene.sh("git config --global http.proxy http://10.77.0.2:9")
 
 
 def _cases_disagree(scene: Scene) -> None:
@@ -111,6 +117,28 @@ def _replaced(scene: Scene) -> None:
     scene.goenv("GOPRIVATE=*.corp.example")
 
 
+def _elsewhere(scene: Scene) -> None:
+    """A checkout of a module, which only this user has."""
+    place = scene.home / "m000"
+    place.mkdir()
+    (place / "go.mod").write_text("module golang.org/x/m000\n\ngo 1.21\n")
+
+
+def _replaced_here(scene: Scene) -> None:
+    _elsewhere(scene)
+    scene.gomod("-replace=golang.org/x/m000=../m000")
+
+
+def _standin(scene: Scene) -> None:
+    _elsewhere(scene)
+    scene.sh("gotunnel replace golang.org/x/m000=../m000")
+
+
+def _standin_gone(scene: Scene) -> None:
+    _standin(scene)
+    shutil.rmtree(scene.home / "m000")
+
+
 def _toolchain(scene: Scene) -> None:
     scene.env["GOTOOLCHAIN"] = "auto"
     scene.gomod("-toolchain=go1.99.1")
@@ -126,6 +154,8 @@ CASES = (
          "unset GOPROXY"),
     Case("proxy-env.unreachable", "", "HTTPS_PROXY points at a dead port", _proxy_dead,
          "unset HTTPS_PROXY https_proxy"),
+    Case("proxy-env.unreachable", "git", "git's own http.proxy points at a dead port", _git_proxy_dead,
+         "git config --global --unset http.proxy", private=True),
     Case("proxy-env.conflict", "dead", "HTTPS_PROXY dead, https_proxy alive", _cases_disagree,
          'export HTTPS_PROXY="$https_proxy"'),
     Case("proxy-env.conflict", "", "HTTPS_PROXY and https_proxy differ, both alive", _cases_disagree_alive,
@@ -134,7 +164,7 @@ CASES = (
     Case("gosumdb.off", "wide", "GONOSUMDB=*", _nosumdb, "go env -u GONOSUMDB", severity="warning",
          go="works"),
     Case("gosumdb.off", "unreadable", "GOSUMDB with a key that is none", _sumdb_unreadable,
-         "go env -u GOSUMDB", hand='export GOSUMDB="$RIGHT"', sums=False),
+         "go env -u GOSUMDB", hand='FIX; export GOSUMDB="$RIGHT"', sums=False),
     Case("gosumdb.unreachable", "", "the checksum database's port is closed", _sumdb_dead, sums=False),
     Case("go111module.off", "", "GO111MODULE=off", _modules_off, "go env -u GO111MODULE"),
     Case("goprivate.missing", "gonoproxy", "GONOPROXY leaves a private module out", _noproxy,
@@ -157,6 +187,12 @@ CASES = (
          severity="warning", go="works"),
     Case("replace.local", "", "replace by a directory that isn't there", _replaced,
          "go mod edit -dropreplace"),
+    Case("replace.local", "here", "a forgotten replace in go.mod: only this machine has the directory",
+         _replaced_here, "go mod edit -dropreplace", severity="warning", go="works"),
+    Case("replace.local", "standin", "a forgotten stand-in of gotunnel replace", _standin,
+         "gotunnel replace --drop", severity="warning", go="works", evidence=("go.work",)),
+    Case("replace.local", "standin-gone", "a stand-in whose directory is gone", _standin_gone,
+         "gotunnel replace --drop", evidence=("go.work",)),
     Case("gotoolchain.unavailable", "", "a toolchain that doesn't exist", _toolchain,
          "GOTOOLCHAIN=local"),
 )  # fmt: skip

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 from tests.faults import bench
 from tests.faults.case import Scene
-from tests.faults.places import LIB, PASSWORD, STRANGE, USER
-from tests.faults.world import World, need
+from tests.faults.places import COMPANY, LIB, PASSWORD, PRIVATE, SSHLIB, STRANGE, USER
+from tests.faults.world import World, git_by_ssh, need
 
 _PROXY = "proxy.corp.example"
 
@@ -25,6 +25,37 @@ def _private(scene: Scene) -> None:
     need(scene, LIB)
 
 
+def _private_by_ssh(scene: Scene) -> None:
+    scene.goenv("GOPRIVATE=*.corp.example")
+    need(scene, SSHLIB)
+    git_by_ssh(scene)
+
+
+def _alternate_proxy(scene: Scene) -> None:
+    _private(scene)
+    scene.sh(f"git config --global http.proxy http://{_PROXY}:8888")
+
+
+def _own_source(name: str) -> Callable[[Scene], None]:
+    def make(scene: Scene) -> None:
+        scene.names(**{name.replace(".", "_"): [PRIVATE]})
+        scene.goenv(f"GOPROXY=https://{name}")
+
+    return make
+
+
+def _own_source_in_clear(scene: Scene) -> None:
+    scene.goenv(f"GOPROXY=http://{PRIVATE}:8081")
+
+
+def _inspected(scene: Scene) -> None:
+    """The company reads along, and this machine trusts it."""
+    scene.names(proxy_golang_org=[STRANGE["intercepted"]])
+    both = scene.world.ca.read_text() + scene.world.other_authority.cert.read_text()
+    (scene.home / "CA.pem").write_text(both)
+    scene.env["SSL_CERT_FILE"] = str(scene.home / "CA.pem")
+
+
 def _content_network(scene: Scene) -> None:
     scene.names(proxy_golang_org=[STRANGE["cdn"]])
 
@@ -36,7 +67,13 @@ def _alternates(scene: Scene) -> None:
 NETWORKS: Mapping[str, Callable[[Scene], None]] = {
     "directly": lambda scene: None,
     "a private module by git": _private,
+    "a private module by git over SSH": _private_by_ssh,
+    "a private module by git's own proxy": _alternate_proxy,
     "a list with |": _alternates,
+    "a company's own source, by a name that only its resolver knows": _own_source(COMPANY[0]),
+    "a company's own source, by a name that is another's outside": _own_source(COMPANY[1]),
+    "a company's own source, in clear by its address": _own_source_in_clear,
+    "an inspection whose CA is trusted": _inspected,
     "a content network that answers from elsewhere": _content_network,
     "by a jump host": _via("ssh://root@jump.corp.example"),
     "by an HTTP proxy": _via(f"http://{_PROXY}:8888"),

@@ -6,6 +6,7 @@ import shutil
 
 from tests.faults.case import Case, Scene
 from tests.lab import proc
+from tests.lab.faults import Fault
 
 
 def _mount(scene: Scene, *options: str) -> None:
@@ -25,6 +26,11 @@ def _full(scene: Scene) -> None:
 
 def _read_only(scene: Scene) -> None:
     _mount(scene, "ro")
+
+
+def _tampering(scene: Scene) -> None:
+    """The source gives another go.mod than go.sum vouches for; the right one is at the mirror."""
+    scene.world.source.behave(Fault("flip", match=r"\.mod$", at=30))
 
 
 def _no_go(scene: Scene) -> None:
@@ -57,7 +63,10 @@ CASES = (
          hand="mount -o remount,size=64m $GOMODCACHE"),
     Case("cache.permission", "", "the module cache can't be written", _read_only, "export GOMODCACHE="),
     Case("go.missing", "", "no go command", _no_go, "https://go.dev/dl/", hand="export PATH=$PATH:$OLD_GO"),
-    Case("go.too-old", "", "go.mod asks for a newer go", _old_go, "https://go.dev/dl/", hand=""),
+    Case("go.too-old", "", "go.mod asks for a newer go", _old_go, "https://go.dev/dl/",
+         undone="the lab has no newer go"),
     Case("sum.mismatch", "", "the cache holds another module than go.sum says", _tampered,
          "go clean -modcache"),
+    Case("sum.mismatch", "source", "the source gives another go.mod than go.sum says", _tampering,
+         "--mirror"),
 )  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.faults.case import Case, Scene
-from tests.faults.places import BLOCK_PAGE, BOGON, LIAR, OTHER, PLACES, PRIVATE, STRANGE
+from tests.faults.places import BLOCK_PAGE, BOGON, LIAR, LIB, OTHER, PLACES, PRIVATE, STRANGE
+from tests.faults.world import need
 from tests.lab.netns import Filter
 
 _SOURCE = PLACES["proxy.golang.org"]
@@ -16,6 +17,12 @@ def _no_name(scene: Scene) -> None:
 
 def _misspelt(scene: Scene) -> None:
     scene.env["GOPROXY"] = "https://proxy.golang.orgg"
+
+
+def _no_private_name(scene: Scene) -> None:
+    scene.goenv("GOPRIVATE=*.corp.example")
+    need(scene, LIB)
+    scene.names(git_corp_example="NXDOMAIN")
 
 
 def _silent_resolver(scene: Scene) -> None:
@@ -70,6 +77,13 @@ def _unreachable(scene: Scene) -> None:
     scene.undo.callback(scene.world.client.ip, "route", "del", "unreachable", route)
 
 
+def _host_unreachable(scene: Scene) -> None:
+    own = f'iifname "{scene.world.link.device_b}"'
+    words = f"{own} ip daddr {_SOURCE} tcp dport 443 reject with icmpx type host-unreachable"
+    body = f"chain in {{ type filter hook input priority 0; {words}; }}"
+    scene.undo.enter_context(Filter(scene.world.world, body))
+
+
 def _ipv6(scene: Scene) -> None:
     client, device = scene.world.client, scene.world.link.device_a
     client.run(["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0"])
@@ -117,6 +131,10 @@ def _clock(scene: Scene) -> None:
     scene.names(proxy_golang_org=[STRANGE["clock"]])
 
 
+def _clock_ahead(scene: Scene) -> None:
+    scene.names(proxy_golang_org=[STRANGE["clock-ahead"]])
+
+
 def _not_tls(scene: Scene) -> None:
     scene.names(proxy_golang_org=[STRANGE["plain"]])
 
@@ -129,6 +147,7 @@ CASES = (
     Case("dns.not-found", "", "the resolver denies the name", _no_name, evidence=("others know it",)),
     Case("dns.not-found", "misspelt", "the name is misspelt", _misspelt, "check the spelling",
          hand="export GOPROXY=https://proxy.golang.org"),
+    Case("dns.not-found", "private", "the resolver denies a private name", _no_private_name),
     Case("dns.timeout", "", "the resolver is silent", _silent_resolver),
     Case("dns.refused", "", "the resolver answers REFUSED", _refusing),
     Case("dns.refused", "servfail", "the resolver answers SERVFAIL", _failing),
@@ -143,6 +162,7 @@ CASES = (
     Case("tcp.reset", "sni", "reset after the client hello (SNI filtering)", _sni,
          evidence=("SNI filtering",)),
     Case("net.unreachable", "", "no route to the host", _unreachable),
+    Case("net.unreachable", "host", "a router says that the host can't be reached", _host_unreachable),
     Case("ipv6.broken", "", "IPv6 swallows packets while IPv4 works", _ipv6, "disable_ipv6=1",
          severity="warning", go="works"),
     Case("net.mtu", "", "large packets are lost, silently", _mtu, "ip link set dev"),
@@ -151,8 +171,10 @@ CASES = (
     Case("tls.expired", "", "an expired certificate", _expired),
     Case("tls.wrong-name", "", "a certificate for another name", _wrong_name,
          evidence=("www.example.net",)),
-    Case("tls.clock-skew", "", "this clock is 10 days behind", _clock, "timedatectl", hand="",
-         evidence=("10 days behind",)),
+    Case("tls.clock-skew", "", "this clock is 10 days behind", _clock, "timedatectl",
+         undone="the lab has no clock to set", evidence=("10 days behind",)),
+    Case("tls.clock-skew", "ahead", "this clock is 40 days ahead", _clock_ahead, "timedatectl",
+         undone="the lab has no clock to set", evidence=("40 days ahead",)),
     Case("tls.not-tls", "", "the port doesn't speak TLS", _not_tls),
     Case("tls.timeout", "", "the TLS handshake gets no answer", _tls_silent),
 )  # fmt: skip

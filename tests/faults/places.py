@@ -26,9 +26,13 @@ STRANGE = {
     "empty": "8.34.1.10",  # nothing listens
     "cdn": "9.99.0.1",  # right, and in another network than the public resolvers say
     "hang": "8.34.1.11",
+    "hotspot": "8.34.1.12",
+    "clock-ahead": "8.34.1.13",
 }
 # addresses that the liar gives for public names
 BLOCK_PAGE, PRIVATE, BOGON, OTHER = "146.112.61.106", "10.1.2.3", "203.0.113.7", "45.40.0.5"
+# a source of the company's own, by a name that only its resolver knows, and by one that is another's outside
+COMPANY = ("goproxy.company.com", "www.company.com")
 USER, PASSWORD = "lab", "lab-password"
 LIB = "git.corp.example/team/lib"
 SSHLIB = "code.corp.example/team/sshlib.git"

@@ -3,7 +3,7 @@
 CONFIG is a JSON list of objects with `address`, `port`, `mode` and, for TLS, `cert` and `key`:
 
     names       a name server; `table` is a JSON file, name -> addresses, or SILENT, REFUSED, SERVFAIL
-    doh         the same over HTTPS (RFC 8484)
+    doh         the same over HTTPS (RFC 8484); the names it is asked for go into the file `questions`
     files       https, files of the directory `root`; `days` is how far its clock is ahead
     login       https, asks for a user and a password, then passes all on to https at `to`
     say         answers each request with the text `answer`, whatever it was
@@ -106,6 +106,9 @@ async def _doh(about: Settings, reader: asyncio.StreamReader, writer: asyncio.St
         else:
             coded = urllib.parse.parse_qs(urllib.parse.urlsplit(path).query)["dns"][0]
             query = base64.urlsafe_b64decode(coded + "=" * (-len(coded) % 4))
+        name = dns.message.from_wire(query).question[0].name.to_text().rstrip(".").lower()
+        with Path(about["questions"]).open("a") as file:
+            file.write(f"{name}\n")
         answer = reply(query, Path(about["table"])) or b""
         writer.write(_answer("200 OK", answer, "application/dns-message"))
 

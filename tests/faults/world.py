@@ -22,10 +22,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from tests.faults import cast
 from tests.faults.case import Scene
 from tests.faults.places import (
     BLOCK_PAGE,
     BOGON,
+    COMPANY,
     DOH,
     GITLIB,
     HONEST,
@@ -197,9 +199,8 @@ class World:
         where = self.directory
         at: dict[str, Any] = {"place": self.hops, "address": HOPS}
         login: dict[str, Any] = {"user": USER, "password": PASSWORD}
-        self.jump = Sshd(where / "jump", port=22, authorized=[self.key], **at)
-        for words, key in self.restricted.items():
-            self.jump.authorize(key, words)
+        self.jump = Sshd(where / "jump", port=22, **at)
+        self.admit()
         self._start(self.jump)
         self._start(HttpProxy(where / "http", port=8888, **at))
         self._start(HttpProxy(where / "http-login", port=8889, **at, **login))
@@ -207,55 +208,18 @@ class World:
         self._start(SocksProxy(where / "socks-login", port=1081, **at, **login))
 
     def _strange(self) -> None:
-        where, tree = self.directory, str(self.corpus.directory)
+        where = self.directory
         self._table, self._honest = where / "names.json", where / "honest.json"
-        self._honest.write_text(json.dumps(self._names()))
+        self._honest.write_text(json.dumps(self._names() | {COMPANY[1]: [OTHER]}))
+        self._questions = where / "asked-in-public"
+        self._questions.touch()
         self.truth()
-
-        def tls(name: str, authority: Authority, *sans: str, days: tuple[int, int] = (-1, 30)) -> Any:
-            made = authority.issue(*(sans or ("proxy.golang.org",)), days=days)
-            return {"address": STRANGE.get(name, name), "port": 443, "cert": str(made.cert),
-                    "key": str(made.key)}  # fmt: skip
-
-        ours, theirs = self.authority, self.other_authority
-        many = tuple(f"host{number}.some-long-name.example.net" for number in range(120))
-        files = {"mode": "files", "root": tree}
-        servers: list[dict[str, Any]] = [
-            {"mode": "names", "address": LIAR, "port": 53, "table": str(self._table)},
-            {"mode": "names", "address": HONEST, "port": 53, "table": str(self._honest)},
-            tls("intercepted", theirs) | files,
-            tls("expired", ours, days=(-30, -2)) | files,
-            tls("wrong-name", ours, "www.example.net") | files,
-            tls("clock", ours, days=(8, 30)) | files | {"days": 10},
-            tls("fat", ours, "proxy.golang.org", *many) | files,
-            tls("cdn", ours) | files,
-            tls("hang", ours) | {"mode": "silent"},
-            tls(OTHER, ours, "www.example.net") | files,
-            tls(BLOCK_PAGE, theirs, "block.isp.example") | files,
-            tls("login", ours) | {"mode": "login", "to": PLACES["proxy.golang.org"],
-                                  "name": "proxy.golang.org", "ca": str(self.ca)},
-            {"mode": "silent", "address": STRANGE["silent"], "port": 443},
-            {"mode": "sni", "address": STRANGE["sni"], "port": 443, "name": "proxy.golang.org"},
-            {"mode": "say", "address": STRANGE["plain"], "port": 443,
-             "answer": "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"},
-        ]  # fmt: skip
-        code = tls(PLACES["code.corp.example"], ours, "code.corp.example")
-        servers.append(code | {"mode": "login", "port": 8443, "to": PLACES["git.corp.example"],
-                               "name": "git.corp.example", "ca": str(self.ca)})  # fmt: skip
-        for name, address in DOH.items():
-            servers.append(tls(address, ours, name) | {"mode": "doh", "table": str(self._honest)})
-        self._start(Strange(where / "strange", self.world, servers))
-        said = "HTTP/1.1 {}\r\n{}Content-Length: 5\r\n\r\nsorry"
-        hops: list[dict[str, Any]] = [
-            {"port": 3001, "mode": "say",
-             "answer": said.format("407 Proxy Authentication Required", "Proxy-Authenticate: Negotiate\r\n")},
-            {"port": 3002, "mode": "say", "answer": said.format("403 Forbidden", "")},
-            {"port": 3003, "mode": "say", "answer": said.format("404 Not Found", "Server: nginx\r\n")},
-            {"port": 3004, "mode": "silent"},
-            {"port": 3005, "mode": "socks"},
-            {"port": 3006, "mode": "say", "answer": said.format("502 Bad Gateway", "")},
-        ]  # fmt: skip
-        self._start(Strange(where / "strange-hops", self.hops, [{"address": HOPS} | hop for hop in hops]))
+        of_world = cast.of_world(
+            self.authority, self.other_authority, root=self.corpus.directory,
+            table=self._table, honest=self._honest, questions=self._questions,
+        )  # fmt: skip
+        self._start(Strange(where / "strange", self.world, of_world))
+        self._start(Strange(where / "strange-hops", self.hops, cast.of_hops()))
 
     def _start(self, service: S) -> S:
         self._stack.callback(service.stop)
@@ -268,6 +232,13 @@ class World:
         known: dict[str, list[str] | str] = {name: [address] for name, address in PLACES.items()}
         return known | {"jump.corp.example": [HOPS], "proxy.corp.example": [HOPS]}
 
+    def admit(self, *, restricted: bool = True) -> None:
+        """The jump host admits the users' keys, those of `restricted` with their restrictions, or without."""
+        self.jump.forget_keys()
+        self.jump.authorize(self.key)
+        for words, key in self.restricted.items():
+            self.jump.authorize(key, words if restricted else "")
+
     def truth(self) -> None:
         """The client's resolver is honest."""
         self.lie({})
@@ -277,6 +248,10 @@ class World:
         new = self._table.with_suffix(".new")
         new.write_text(json.dumps(self._names() | dict(changes)))
         new.replace(self._table)
+
+    def asked_in_public(self) -> set[str]:
+        """The names that the public resolvers were asked for, by whomever, so far."""
+        return set(self._questions.read_text().split())
 
     def slowly(self) -> contextlib.AbstractContextManager[None]:
         """The client's way to the world is a line of 100 ms there and back."""
@@ -386,6 +361,13 @@ def need(scene: Scene, module: str) -> None:
     scene.gomod(f"-require={module}@{VERSION}")
     with (scene.project / "go.sum").open("a") as sums:
         sums.write(scene.world.sums[module])
+
+
+def git_by_ssh(scene: Scene) -> None:
+    """git takes code.corp.example over SSH."""
+    base = scene.world.sshlib.parent.parent
+    rule = f"url.ssh://root@code.corp.example{base}/.insteadOf"
+    scene.sh(f"git config --global {rule} https://code.corp.example/")
 
 
 @contextlib.contextmanager

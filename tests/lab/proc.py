@@ -74,6 +74,15 @@ def free_port(address: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
+@functools.cache
+def dead_port() -> int:
+    """A TCP port of 127.0.0.1 that refuses everybody: nobody listens there, and nobody else gets it."""
+    held = socket.socket()
+    atexit.register(held.close)
+    held.bind(("127.0.0.1", 0))
+    return int(held.getsockname()[1])
+
+
 # --- families of processes -------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ def prepare(work: Path) -> None:
         subprocess.run(command, shell=True, check=True)
 
     do("ip link set lo up")
-    for n in (1, 2, 3, 4, 5, 6, 7, 8, 20, 21):
+    for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 21):
         do(f"ip addr add 198.51.100.{n}/32 dev lo")
     do(f"ip route add unreachable {world.NO_HOST}")
     do("nft add table ip t; nft 'add chain ip t o { type filter hook output priority 0; }'")
@@ -45,9 +45,16 @@ def prepare(work: Path) -> None:
     do(f"ssh-keygen -q -t ed25519 -N '' -f {work}/host; ssh-keygen -q -t ed25519 -N '' -f {work}/other")
     other = (work / "other.pub").read_text().split()
     (work / "changed").write_text(f"sshd.lab.example {other[0]} {other[1]}\n")
+    plain = "-o PasswordAuthentication=no -o KbdInteractiveAuthentication=no -o UsePAM=no"
     do(f"mkdir -p /run/sshd; /usr/sbin/sshd -f none -h {work}/host -o ListenAddress={world.SSHD} "
-       f"-o PidFile={work}/sshd.pid -o PasswordAuthentication=no -o KbdInteractiveAuthentication=no "
-       "-o AuthorizedKeysFile=none -o UsePAM=no")  # fmt: skip
+       f"-o PidFile={work}/sshd.pid -o AuthorizedKeysFile=none {plain}")  # fmt: skip
+    plain += f" -o AuthorizedKeysFile={work}/other.pub -o StrictModes=no -o AllowTcpForwarding=no"
+    do(f"/usr/sbin/sshd -f none -h {work}/host -o ListenAddress={world.JUMP} "
+       f"-o PidFile={work}/jump.pid {plain}")  # fmt: skip
+    (work / "ssh_config").write_text(
+        f"BatchMode yes\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nIdentityAgent none\n"
+        f"IdentityFile {work}/other\nHost sshd.lab.example\nProxyJump root@jump.lab.example\n"
+    )
 
 
 def make(case: Case, go: str, version: str, work: Path) -> None:
@@ -83,7 +90,7 @@ def make(case: Case, go: str, version: str, work: Path) -> None:
         if f".go{minor}." not in file.name
     }
     mine = HERE / f"{stem}.go{minor}.txt"
-    if text in others:
+    if text.replace("\r\n", "\n") in others:  # as read_text gives them; ssh writes both
         mine.unlink(missing_ok=True)
     else:
         mine.write_text(head + text)
@@ -124,7 +131,8 @@ def main() -> None:
                 if not words or any(word in name for word in words):
                     make(case, go, version, work)
         finally:
-            subprocess.run(["kill", (work / "sshd.pid").read_text().strip()], check=False)
+            for name in ("sshd", "jump"):
+                subprocess.run(["kill", (work / f"{name}.pid").read_text().strip()], check=False)
             for name in ("full", "ro"):
                 subprocess.run(["umount", work / name], check=False)
             subprocess.run(["umount", "/etc/resolv.conf"], check=False)

@@ -22,11 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 WEB, DEAD, BLACK, SSHD, PLAIN = (f"198.51.100.{n}" for n in (1, 2, 3, 4, 5))
-RESET, CLOSE, STALL, PROXY, SOCKS = (f"198.51.100.{n}" for n in (6, 7, 8, 20, 21))
+RESET, CLOSE, STALL, JUMP, PROXY, SOCKS = (f"198.51.100.{n}" for n in (6, 7, 8, 9, 20, 21))
 NO_NET, NO_HOST = "203.0.113.1", "203.0.113.9"
 ADDRESSES = {
     "dead": DEAD, "black": BLACK, "sshd": SSHD, "plain": PLAIN, "reset": RESET, "close": CLOSE,
-    "stall": STALL, "nonet": NO_NET, "nohost": NO_HOST,
+    "stall": STALL, "jump": JUMP, "nonet": NO_NET, "nohost": NO_HOST,
 }  # fmt: skip
 NOW = datetime.datetime.now(datetime.UTC)
 MOD = b"module lab.example/a\n\ngo 1.24\n"
@@ -184,6 +184,18 @@ def origin(name: str, client: socket.socket) -> None:
             text = word.partition("-")[2].replace("-", " ") or "sorry"
             reasons = {"401": "Unauthorized", "404": "Not Found"}
             answer(client, f"{word[1:4]} {reasons.get(word[1:4], 'Reason')}", f"{text}\n".encode())
+        elif word == "endless":
+            client.sendall(b"HTTP/1.1 200 OK\r\n")
+            while True:
+                client.sendall(b"X-More: " + b"x" * 8000 + b"\r\n")
+        elif word == "huge" and is_zip:
+            client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while True:
+                client.sendall(b"100000\r\n" + bytes(0x100000) + b"\r\n")
+        elif word in ("loop", "downgrade"):
+            scheme = "https" if word == "loop" else "http"
+            to = f"Location: {scheme}://{name}{path}\r\nContent-Length: 0\r\n\r\n"
+            client.sendall(f"HTTP/1.1 302 Found\r\n{to}".encode())
         elif word == "ours":
             answer(client, "502 Bad Gateway", b"gotunnel: ssh.auth-failed: tokyo: permission denied\n")
         elif path.startswith("/sumdb/") and word == "nosum":
