@@ -89,6 +89,9 @@ def test_each_answer_is_tried_and_may_be_corrected(
     said = capsys.readouterr().err
     assert "unknown scheme 'ftp'" in said
     assert "does not work: tcp.refused" in said
+    hints = said.splitlines()[: len(init._EXAMPLES) + 1]
+    assert "the machine's own network direct:" in hints[-1]
+    assert max(map(len, hints)) < 80
     assert "direct:: works" not in said
     assert f"direct: works: {origin.url.partition('//')[2]} answers" in said
     found = load({}, {}, path=str(file)).config

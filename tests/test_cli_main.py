@@ -192,3 +192,9 @@ def test_help_fits_a_terminal_of_80_columns(tmp_path: Path) -> None:
         ran = gotunnel(*command, "--help", home=tmp_path, env={"COLUMNS": "80", "LANG": "C"})
         long += [line for line in ran.stdout.decode().splitlines() if len(line) > 80]
     assert long == []
+
+
+@pytest.mark.parametrize("words", [["help"], ["help", "run"]])
+def test_help_is_a_word_too(words: list[str], tmp_path: Path) -> None:
+    asked = gotunnel(*words, home=tmp_path)
+    assert (asked.status, asked.stdout) == (0, gotunnel(*words[1:], "--help", home=tmp_path).stdout)

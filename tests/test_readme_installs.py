@@ -21,7 +21,7 @@ from gotunnel import __version__
 from tests import readme
 from tests.lab.proc import ROOT
 
-pytestmark = [pytest.mark.internet, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.internet, pytest.mark.timeout(600)]
 needs_long = pytest.mark.skipif(
     not os.environ.get("GOTUNNEL_LONG"), reason="takes a minute: set GOTUNNEL_LONG"
 )

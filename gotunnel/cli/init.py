@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 USAGE = "gotunnel init [--via CHAIN]… [--mirror URL]… [--yes] [options]"
 _SOURCE = "https://proxy.golang.org"  # go's own first one
+_EXAMPLES = (
+    ("a jump host", "user@bastion"),
+    ("a proxy", "http://proxy:3128 or socks5h://proxy:1080"),
+    ("a chain", "http://proxy:3128,ssh://user@bastion"),
+    ("the machine's own network", "direct:"),
+)
 
 Test = Callable[[str, str], Awaitable[tuple[bool, str]]]
 """(CHAIN, URL) -> (whether it was reached, what was seen)"""
@@ -99,7 +105,8 @@ async def _init(args: argparse.Namespace, answers: Answers, ask: Ask | None) -> 
         raise ConfigError(
             one_line(f"{error.filename or file}: {error.strerror}; name another by --output")
         ) from error
-    tell(f"{file} written; try: gotunnel doctor, then: gotunnel run -- go mod tidy")
+    tell(f"{file} written")
+    tell("try: gotunnel doctor, then: gotunnel run -- go mod tidy")
     return 0
 
 
@@ -247,10 +254,8 @@ class Interview:
                 self._answers.vias.append(via)
         if not given:
             self._tell("How does this machine reach the world? Name a way out:")
-            self._tell("  a jump host: user@bastion    a proxy: http://proxy:3128 or socks5h://proxy:1080")
-            self._tell(
-                "  a chain: http://proxy:3128,ssh://user@bastion    the machine's own network: direct:"
-            )
+            for kind, example in _EXAMPLES:
+                self._tell(f"{kind:<26}{example}")
         while not self._answers.vias:
             await self._way(f"way out [{_shown(usual_way())}]: ", usual_way())
         while not given and await self._way("an alternate, for when that fails (empty: none): ", ""):

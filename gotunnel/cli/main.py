@@ -157,6 +157,8 @@ def _dispatch(args: list[str]) -> int:
     if not args:
         parser.print_help(sys.stderr)
         return 2
+    if args[0] == "help":  # as go and git have it
+        args = [*args[1:2], "--help"]
     at = _command_at(args)
     command: list[str] = []
     if at < len(args):

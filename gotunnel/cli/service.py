@@ -219,6 +219,7 @@ def _install(scope: Scope) -> None:
         scope.systemctl("stop", SERVICE)  # a socket isn't opened beside a service that runs without it
         scope.systemctl("start", *SOCKETS)
     before_it = scope.systemctl("show", "--value", "-p", "MainPID", SERVICE)
+    scope.systemctl("reset-failed", SERVICE, check=False)  # the deaths that count are those to come
     scope.systemctl("restart", "--no-block", SERVICE)
     lives = _wait(scope, int(before_it or 0))
     listening = ", ".join(f"{WORD} on 127.0.0.1:{port}" for WORD, port in _ports(scope.directory).items())
