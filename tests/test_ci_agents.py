@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cell import PROGRAM
 from tests.conftest import need
 from tests.lab import keys, netns, proc
 from tests.lab.corpus import Corpus
@@ -28,13 +29,6 @@ from tests.lab.sshd import Sshd, can_run_sshd
 SNIPPETS = proc.ROOT / "tests" / "data" / "ci"
 UID = "54321"
 JOB = "/mnt/job"
-_PYTHON = f"/mnt/python/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
-_PROGRAM = f"""#!{_PYTHON}
-import sys
-sys.path[:0] = ["/mnt/source", "/mnt/site"]
-from gotunnel.cli.main import main
-sys.exit(main())
-"""
 # makes the job's surroundings; then `env -i` and the job itself, as pid 1
 _CELL = """
 set -e
@@ -85,7 +79,7 @@ class Job:
                 "--mount-proc", "sh", "-c", _CELL, "cell", str(self.workspace), sys.base_prefix,
                 sysconfig.get_path("purelib"), str(proc.ROOT / "gotunnel"), str(go)]  # fmt: skip
         pairs = [f"{name}={value}" for name, value in given.items()]
-        return proc.run([*cell, *pairs, *argv], stdin=_PROGRAM, check=False, cwd=Path("/"))
+        return proc.run([*cell, *pairs, *argv], stdin=PROGRAM, check=False, cwd=Path("/"))
 
     def modules(self) -> int:
         """How many modules the job has now."""

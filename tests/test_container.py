@@ -25,6 +25,7 @@ import pytest
 from gotunnel.cli.main import build_parser
 from gotunnel.config.sources import read_environment
 from gotunnel.daemon.units import PORTS
+from tests.cell import PROGRAM, PYTHON
 from tests.conftest import need
 from tests.examples import FOLDER, configuration, image, variables
 from tests.lab import keys, netns, proc
@@ -36,13 +37,6 @@ from tests.lab.s3 import VersityGw
 from tests.lab.sshd import Sshd, can_run_sshd
 
 SECRETS = "/run/secrets/gotunnel"
-_PYTHON = f"/mnt/python/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
-_PROGRAM = f"""#!{_PYTHON}
-import sys
-sys.path[:0] = ["/mnt/source", "/mnt/site"]
-from gotunnel.cli.main import main
-sys.exit(main())
-"""
 # what the engine and the cluster do; then the image's command as pid 1
 _CELL = """
 set -e
@@ -154,7 +148,7 @@ def test_it_serves_as_a_cluster_runs_it(network: Namespace, tmp_path: Path) -> N
     for name in ("passwd", "group", "hosts", "nsswitch.conf"):
         if Path("/etc", name).exists():
             shutil.copy(Path("/etc", name), given / "etc")
-    (given / "gotunnel").write_text(_PROGRAM)
+    (given / "gotunnel").write_text(PROGRAM)
     (given / "gotunnel").chmod(0o755)
     corpus = Corpus(tmp_path / "corpus", count=6, levels=2)
     project = corpus.write_project(tmp_path / "project")
@@ -190,7 +184,7 @@ def test_it_serves_as_a_cluster_runs_it(network: Namespace, tmp_path: Path) -> N
         assert pod.exec("touch", "/run/x", "/etc/gotunnel/x").returncode == 1
         check = json.loads(image()["HEALTHCHECK"][0].partition(" CMD ")[2])
         assert check[0] == "python"
-        assert pod.exec(_PYTHON, *check[1:]).returncode == 0
+        assert pod.exec(PYTHON, *check[1:]).returncode == 0
         shell = json.loads(pod.exec("gotunnel", "env", "--shell", "json").stdout)
         assert re.fullmatch(r"http://127\.0\.0\.1:4481/[\w-]{32}", shell["GOPROXY"])
         go = {
