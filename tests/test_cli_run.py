@@ -155,6 +155,13 @@ def test_offline_without_a_module_proxy_still_ends_in_off(tmp_path: Path, goprox
     assert (ran.status, ran.stdout) == (0, f"{left} none\n".encode())
 
 
+@pytest.mark.parametrize("mirror", ["direct", "off"])
+def test_a_mirror_that_is_no_source_leads_the_list_all_the_same(tmp_path: Path, mirror: str) -> None:
+    env = {"GOPROXY": "https://p.example", "GOTUNNEL_GO_MIRRORS": mirror}
+    ran = gotunnel("run", "--", "sh", "-c", "echo $GOPROXY", home=tmp_path, env=env)
+    assert (ran.status, ran.stdout) == (0, f"{mirror}|https://p.example\n".encode())
+
+
 def test_a_typed_password_is_warned_of_once_and_not_repeated(tmp_path: Path) -> None:
     ran = gotunnel("run", "--via", "http://u:hush@127.0.0.1:9", "--", "true", home=tmp_path)
     assert ran.status == 0

@@ -212,7 +212,7 @@ class Modules:
         except ValueError:
             return Opened(listed if mirrors else "")  # go says itself what is wrong
         if not sources.entries and not self._offline:
-            return Opened("")
+            return Opened(listed if mirrors else "")  # direct or off among the mirrors
         database = self._database(found.gosumdb, sources, listed)
         proxy = self._proxy(sources, listed)
         globs = self._config.go.private
