@@ -167,6 +167,19 @@ def test_a_typed_password_is_warned_of_once_and_not_repeated(tmp_path: Path) -> 
     assert ran.status == 0
     assert "hush" not in ran.stderr
     assert ran.stderr.count("can be seen in ps") == 1
+    ran = gotunnel("run", "-q", "--via", "http://u:hush@127.0.0.1:9", "--", "true", home=tmp_path)
+    assert (ran.status, ran.stderr) == (0, "")
+
+
+def test_quiet_leaves_errors_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake_go(tmp_path, monkeypatch, REFUSED)
+    for options, lines in ((["-q"], 1), ([], 2)):
+        assert main(["run", *options, "--retries", "1", "--via", "direct:", "go", "build"]) == 1
+        told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("gotunnel: ")]
+        assert len(told) == lines
+        assert "tried 2 times" in told[-1]
 
 
 def test_a_run_inside_a_run_goes_by_the_outer_endpoint(tmp_path: Path) -> None:
