@@ -21,7 +21,7 @@ from gotunnel.cli.remote import Server, ServerError
 from gotunnel.cli.run_parts import Parts, environment, here, project_of
 from gotunnel.config.model import Config
 from gotunnel.errors import Blame, DialError
-from gotunnel.goenv import read
+from gotunnel.goenv import read, with_mirrors
 from gotunnel.observe.events import Emit, Ready, from_record
 from gotunnel.tasks import in_thread
 
@@ -134,7 +134,7 @@ async def remote_parts(
         config,
         proxy_url=str(told["proxy"]),
         run_id=run_id,
-        goproxy=str(told["goproxy"]),
+        goproxy=str(told["goproxy"]) or (with_mirrors(found.goproxy, mirrors) if mirrors else ""),
         offline=False,
     )
     sources = (*mirrors, *re.split("[,|]", found.goproxy))
