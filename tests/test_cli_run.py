@@ -162,6 +162,14 @@ def test_a_mirror_that_is_no_source_leads_the_list_all_the_same(tmp_path: Path, 
     assert (ran.status, ran.stdout) == (0, f"{mirror}|https://p.example\n".encode())
 
 
+def test_a_gosumdb_that_go_would_refuse_is_for_go_to_refuse(tmp_path: Path) -> None:
+    argv = ["sh", "-c", "echo $GOPROXY"]
+    for options, left in (([], "file:///store,direct"), (["--offline"], "file:///store,off")):
+        env = {"GOSUMDB": "bogus key", "GOPROXY": "file:///store,direct"}
+        ran = gotunnel("run", *options, "--", *argv, home=tmp_path, env=env)
+        assert (ran.status, ran.stdout, ran.stderr) == (0, f"{left}\n".encode(), "")
+
+
 def test_a_typed_password_is_warned_of_once_and_not_repeated(tmp_path: Path) -> None:
     ran = gotunnel("run", "--via", "http://u:hush@127.0.0.1:9", "--", "true", home=tmp_path)
     assert ran.status == 0

@@ -123,7 +123,7 @@ async def own_parts(
     if modules is not None:
         project = await project_of(args.argv, found)
         opened = await modules.open(found, project.sums, run_id=run_id, mirrors=mirrors)
-        goproxy = opened.goproxy
+        goproxy = opened.goproxy or goproxy
         tasks = Tasks("run")
         stack.push_async_callback(tasks.close)
         if opened.project is not None and loads:
