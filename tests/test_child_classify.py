@@ -180,6 +180,19 @@ def test_a_failing_test_is_not_our_business() -> None:
     assert judge("go mod tidy", 1, "go: something new\n").finding == "unknown"
 
 
+def test_what_our_own_rules_forbid_is_not_asked_for_again() -> None:
+    reading = (
+        "go: a.example/m@v1.0.0: reading http://127.0.0.1:3000/s/a.example/m/@v/v1.0.0.mod: 403 Forbidden\n"
+    )
+    words = "\tserver response: gotunnel: http.forbidden: a.example/m@v1.0.0: the filter denies a.example/m\n"
+    verdict = judge("go mod download", 1, reading + words)
+    assert (verdict.finding, verdict.retry) == ("http.forbidden", False)
+    assert judge("go mod download", 1, reading).retry
+    text = f"go: a.example/m@v1: {GET}gotunnel: proxy.denied: p.example:443: rejected by a route\n"
+    verdict = judge("go mod tidy", 1, text)
+    assert (verdict.finding, verdict.retry) == ("proxy.denied", False)
+
+
 def test_the_detail_holds_no_secret() -> None:
     secret = "s" * 32
     text = f'go: a.example/m@v1.0.0: Get "http://127.0.0.1:3000/{secret}/a": dial tcp 127.0.0.1:3000: connect: connection refused\n'  # noqa: E501

@@ -155,11 +155,39 @@ def test_offline_without_a_module_proxy_still_ends_in_off(tmp_path: Path, goprox
     assert (ran.status, ran.stdout) == (0, f"{left} none\n".encode())
 
 
+@pytest.mark.parametrize("mirror", ["direct", "off"])
+def test_a_mirror_that_is_no_source_leads_the_list_all_the_same(tmp_path: Path, mirror: str) -> None:
+    env = {"GOPROXY": "https://p.example", "GOTUNNEL_GO_MIRRORS": mirror}
+    ran = gotunnel("run", "--", "sh", "-c", "echo $GOPROXY", home=tmp_path, env=env)
+    assert (ran.status, ran.stdout) == (0, f"{mirror}|https://p.example\n".encode())
+
+
+def test_a_gosumdb_that_go_would_refuse_is_for_go_to_refuse(tmp_path: Path) -> None:
+    argv = ["sh", "-c", "echo $GOPROXY"]
+    for options, left in (([], "file:///store,direct"), (["--offline"], "file:///store,off")):
+        env = {"GOSUMDB": "bogus key", "GOPROXY": "file:///store,direct"}
+        ran = gotunnel("run", *options, "--", *argv, home=tmp_path, env=env)
+        assert (ran.status, ran.stdout, ran.stderr) == (0, f"{left}\n".encode(), "")
+
+
 def test_a_typed_password_is_warned_of_once_and_not_repeated(tmp_path: Path) -> None:
     ran = gotunnel("run", "--via", "http://u:hush@127.0.0.1:9", "--", "true", home=tmp_path)
     assert ran.status == 0
     assert "hush" not in ran.stderr
     assert ran.stderr.count("can be seen in ps") == 1
+    ran = gotunnel("run", "-q", "--via", "http://u:hush@127.0.0.1:9", "--", "true", home=tmp_path)
+    assert (ran.status, ran.stderr) == (0, "")
+
+
+def test_quiet_leaves_errors_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake_go(tmp_path, monkeypatch, REFUSED)
+    for options, lines in ((["-q"], 1), ([], 2)):
+        assert main(["run", *options, "--retries", "1", "--via", "direct:", "go", "build"]) == 1
+        told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("gotunnel: ")]
+        assert len(told) == lines
+        assert "tried 2 times" in told[-1]
 
 
 def test_a_run_inside_a_run_goes_by_the_outer_endpoint(tmp_path: Path) -> None:

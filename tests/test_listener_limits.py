@@ -181,6 +181,9 @@ async def test_heads_are_bounded() -> None:
     async with endpoint(way := Script(), head=2000) as address:
         async with peer(address, CONNECT[:-2] + b"X: " + b"a" * 5000) as (reader, _):
             assert (await rest(reader)).startswith(b"HTTP/1.1 431 ")
+        whole = CONNECT[:-2] + b"X: " + b"a" * 2000 + b"\r\n\r\n"
+        async with peer(address, whole) as (reader, _):
+            assert (await rest(reader)).startswith(b"HTTP/1.1 431 ")
         assert way.asked == []
 
 

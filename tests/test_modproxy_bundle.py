@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import random
+import subprocess
 import tarfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -380,6 +382,20 @@ async def test_a_file_appears_whole_or_not_at_all(sender: Sender, source: Store,
         await packing.write_file(file, manifest, [*parts[:-1], lost])
     assert list(file.parent.iterdir()) == []
     assert await packing.write_file(file, manifest, parts) == file.stat().st_size
+
+
+async def test_a_pipe_and_a_link_stay_what_they_are(sender: Sender, source: Store, tmp_path: Path) -> None:
+    parts = await sender.parts(source)
+    manifest = Manifest((), "", tuple(part.entry for part in parts))
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link", tmp_path / "file"
+    link.symlink_to(file)
+    size = await packing.write_file(link, manifest, parts)
+    assert (link.is_symlink(), file.stat().st_size) == (True, size)
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        assert await packing.write_file(pipe, manifest, parts) == size
+        assert reader.communicate()[0] == file.read_bytes()
+    assert pipe.is_fifo()
 
 
 async def test_from_the_module_cache_verified_and_without_the_repository_s_url(

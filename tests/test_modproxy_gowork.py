@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -153,5 +155,10 @@ def test_a_file_is_written_whole_with_its_mode_and_through_a_link(tmp_path: Path
     assert file.read_text() == "new"
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
     assert [path.name for path in file.parent.iterdir()] == ["go.work"]
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
+        gowork.write_whole(tmp_path / "pipe", b"new", mode=0o600)
+        assert reader.communicate()[0] == b"new"
+    assert (tmp_path / "pipe").is_fifo()
     gowork.write_whole(tmp_path / "secret", b"", mode=0o600)
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600

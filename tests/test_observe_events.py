@@ -8,7 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from gotunnel.observe.events import Attempt, BreakerChange, Dial, EventLog, Exit, Failover, Ready, as_line
+from gotunnel.observe.events import (
+    Alert,
+    Attempt,
+    BreakerChange,
+    Dial,
+    EventLog,
+    Exit,
+    Failover,
+    Fetch,
+    Ready,
+    Resume,
+    as_line,
+    from_record,
+)
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, datetime.UTC)
 
@@ -37,6 +50,19 @@ def test_each_event_has_the_contract_s_fields() -> None:
         "event": "attempt", "number": 1, "argv0": "go", "exit": 0, "finding": None
     }  # fmt: skip
     assert record(Exit(0, 2, 10.0)) == head | {"event": "exit", "status": 0, "attempts": 2, "ms": 10.0}
+
+
+def test_a_line_becomes_the_event_that_it_was() -> None:
+    for event in (
+        Ready("p", None, ("a",)), Dial("a", "t", 1.0, True), Failover("a", "b", "t", "hop.stalled"),
+        BreakerChange("a", "open", "tcp.refused", "no"), Attempt(1, "go", 0), Exit(0, 1, 1.0),
+        Resume("m", "v1.0.0", 5, "a", "b"), Fetch("p", "s", "a", 1, 1.0, cached=True),
+        Alert("failure_rate", 2.0, 1.0, 3.0, "a"),
+    ):  # fmt: skip
+        read = from_record(json.loads(as_line(event, "r", NOW)))
+        assert type(read) is type(event)
+        assert read == event
+    assert from_record({"event": "of tomorrow"}) is None
 
 
 def test_secrets_are_masked_in_every_field_and_a_line_is_one_line() -> None:

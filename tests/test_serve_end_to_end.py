@@ -143,6 +143,8 @@ def test_run_env_and_status_find_a_service_and_use_it(home: Home) -> None:
     assert ran.returncode == 0, ran.stderr
     assert len(home.origin.begun(r"\.zip$")) == asked
     assert home.status()["runs"] == 0
+    ran, _ = home.run(["sh", "-c", "echo $GOPROXY"], "--no-modproxy", "--mirror", "https://m.example")
+    assert ran.stdout == f"https://m.example|{home.origin.url}\n"
 
 
 def test_each_run_has_a_secret_of_its_own_that_ends_with_it(home: Home) -> None:

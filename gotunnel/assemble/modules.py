@@ -208,7 +208,8 @@ class Modules:
         """Let a run in: `found` is what go is told there, `sums` its main module's.  `everybody`
         opens the shared mode instead, below `/`.
 
-        Raises ConfigError for a GOPROXY or GOSUMDB that go would refuse.
+        A run whose GOPROXY or GOSUMDB go would refuse gets none of it.  Raises ConfigError for a GOSUMDB of a
+        service's own.
         """
         from gotunnel.modproxy.proxy import Project
         from gotunnel.modproxy.sources import child_goproxy, parse_list
@@ -221,8 +222,13 @@ class Modules:
         except ValueError:
             return Opened(listed if mirrors else "")  # go says itself what is wrong
         if not sources.entries and not self._offline:
-            return Opened("")
-        database = self._database(found.gosumdb, sources, listed)
+            return Opened(listed if mirrors else "")  # direct or off among the mirrors
+        try:
+            database = self._database(found.gosumdb, sources, listed)
+        except ValueError as error:
+            if run_id and not everybody:
+                return Opened(listed if mirrors else "")  # go says so itself, where it needs the database
+            raise ConfigError(f"{error}; go env -u GOSUMDB restores the default") from None
         proxy = self._proxy(sources, listed)
         globs = self._config.go.private
         project = Project(
@@ -321,15 +327,12 @@ class Modules:
         return self._proxies[listed]
 
     def _database(self, setting: str, sources: SourceList, listed: str) -> SumDB | None:
-        """The checksum database that GOSUMDB names, None where it is off.  Raises ConfigError."""
+        """The checksum database that GOSUMDB names, None where it is off.  Raises ValueError."""
         key = (setting, listed)
         if key not in self._databases:
             from gotunnel.modproxy.sumdb import SumDB, parse_gosumdb
 
-            try:
-                parsed = parse_gosumdb(setting)
-            except ValueError as error:
-                raise ConfigError(f"GOSUMDB: {error}; go env -u GOSUMDB restores the default") from None
+            parsed = parse_gosumdb(setting)
             self._databases[key] = None
             if parsed is not None:
                 path = SumPath(parsed, sources, self.fetcher, offline=self._offline)

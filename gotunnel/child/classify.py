@@ -46,6 +46,10 @@ _FOLLOWS: dict[str, frozenset[str] | None] = {
 }
 
 
+# what our own configuration forbids (`modproxy.filter`, `route.RejectDialer`) it forbids by every way out
+_OWN_RULES = re.compile(r": (?:the filter denies|rejected by) ")
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """`finding` None: nothing of ours to say.  `once`: one repeat at most, whatever --retries says.
@@ -194,13 +198,17 @@ def _cause(seen: Sequence[Match]) -> tuple[Match | None, bool]:
     before consequences.
     """
     ordered = sorted(seen, key=lambda match: (match.weak, not match.exact))
-    mends = [match for match in ordered if mendable(match.id)]
-    finals = [match for match in ordered if not mendable(match.id) and not _follows(match, mends)]
+    mends = [match for match in ordered if _mendable(match)]
+    finals = [match for match in ordered if not _mendable(match) and not _follows(match, mends)]
     if finals:
         return finals[0], False
     # a mismatch is what a person must hear of, whatever else went wrong
     mends.sort(key=lambda match: match.id != "sum.mismatch")
     return (mends[0], True) if mends else (None, False)
+
+
+def _mendable(match: Match) -> bool:
+    return mendable(match.id) and not (match.exact and _OWN_RULES.search(match.groups.get("words", "")))
 
 
 def _follows(final: Match, mends: Sequence[Match]) -> bool:

@@ -56,7 +56,8 @@ class Runner:
     """Runs CMD as often as it takes.
 
     `retries` is the most repeats; `any_command` allows them for commands other than go (the user gave
-    --retries).  `backoff` is the first and last delay in seconds.
+    --retries).  `backoff` is the first and last delay in seconds.  `note` hears what is no error, in place
+    of `tell`.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Runner:
         signals: Signals,
         emit: Emit,
         tell: Callable[[str], None],
+        note: Callable[[str], None] | None = None,
         retries: int = 3,
         any_command: bool = False,
         backoff: tuple[float, float] = (0.5, 10.0),
@@ -75,6 +77,7 @@ class Runner:
         self._signals = signals
         self._emit = emit
         self._tell = tell
+        self._note = note or tell
         self._wipe = wipe
         self._any_command = any_command
         self._retries = retries
@@ -185,7 +188,7 @@ class Runner:
             pause = min(pause, max(0.0, deadline - time.monotonic()))
         way = f", {blamed} put last" if blamed else ""
         detail = one_line(verdict.detail, 90)
-        self._tell(f"repeating the command ({self.attempts} of {retries}{way}): {verdict.finding}: {detail}")
+        self._note(f"repeating the command ({self.attempts} of {retries}{way}): {verdict.finding}: {detail}")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await self._signals.wait()

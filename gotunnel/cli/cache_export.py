@@ -34,6 +34,7 @@ async def export(args: argparse.Namespace) -> int:
     """Write a project's bundle; returns the exit status.  Raises GotunnelError."""
     from gotunnel.modproxy import packing
 
+    args.file = "-" if args.file == "/dev/stdout" else args.file
     if args.file != "-" and not await in_thread("file", Path(args.file).parent.is_dir):
         raise UsageError(f"{args.file}: there is no such directory to write it to")
     project = await in_thread("project", lambda: read_project(args.directory, os.environ))

@@ -116,10 +116,12 @@ async def working(args: argparse.Namespace, project: Project, *, offline: bool) 
     from gotunnel.assemble import build_engine
     from gotunnel.assemble.modules import Modules, opened_store
     from gotunnel.cli.ask import terminal
+    from gotunnel.cli.cache_jobs import setting_of
     from gotunnel.cli.options import load_ways, log_as_configured, ssh_defaults
     from gotunnel.goenv import mirror_url
     from gotunnel.modproxy.verify import Verifier
 
+    setting_of(project.found)  # what go would refuse, here nobody else says
     mirrors = [mirror_url(url) for url in args.mirror]
     loaded, ways = load_ways(args)
     log_as_configured(loaded)

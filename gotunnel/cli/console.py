@@ -34,6 +34,11 @@ def tell(text: str) -> None:
         pass  # nobody listens any more
 
 
+def teller(*, quiet: bool) -> Callable[[str], None]:
+    """`tell`, for what is no error: `quiet` leaves it out."""
+    return (lambda text: None) if quiet else tell
+
+
 class Console:
     """Turns events into lines; `quiet` leaves errors only."""
 

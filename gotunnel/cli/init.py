@@ -114,7 +114,7 @@ def _place(args: argparse.Namespace) -> Path | None:
     """The file to write: --output, --config, GOTUNNEL_CONFIG, else the user's; None for standard output."""
     from gotunnel.config.load import search_list
 
-    if args.output == "-":
+    if args.output in ("-", "/dev/stdout"):
         return None
     named = args.output or args.config or os.environ.get("GOTUNNEL_CONFIG") or search_list(os.environ)[0]
     return Path(os.path.abspath(os.path.expanduser(named)))

@@ -112,7 +112,8 @@ def load_ways(args: argparse.Namespace) -> tuple[Loaded, WaysOut]:
 
     loaded = load(flags_of(args), os.environ, path=args.config)
     ways = resolve_upstreams(loaded.config, os.environ, via=args.via, file=loaded.path)
-    _warn_of_passwords(args.via)
+    if not args.quiet:
+        _warn_of_passwords(args.via)
     if ways.nested and not ways.configured:
         # inside another gotunnel, and nothing else named: its endpoint, never a silent direct connection
         return loaded, _outer(ways)

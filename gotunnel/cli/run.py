@@ -106,7 +106,7 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
     from gotunnel.child.classify import is_go_command
     from gotunnel.child.retry import Runner
     from gotunnel.child.signals import Signals
-    from gotunnel.cli.console import Console, tell, wiped_by
+    from gotunnel.cli.console import Console, tell, teller, wiped_by
     from gotunnel.cli.progress import Line, Progress, wanted
     from gotunnel.observe.events import Event, EventLog, Exit
     from gotunnel.tasks import Tasks
@@ -142,6 +142,7 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
             signals=signals,
             emit=emit,
             tell=tell,
+            note=teller(quiet=args.quiet),
             retries=0 if offline else config.retry.attempts,
             any_command=args.retries is not None,
             backoff=(config.retry.backoff.first, config.retry.backoff.last),

@@ -70,9 +70,10 @@ async def own_parts(
     from gotunnel.assemble import build_engine
     from gotunnel.child.classify import loads_modules
     from gotunnel.cli.ask import terminal
-    from gotunnel.cli.console import tell
+    from gotunnel.cli.console import teller
     from gotunnel.cli.options import ssh_defaults
 
+    tell = teller(quiet=args.quiet)
     if any(upstream.via.startswith("srv://") for upstream in (*ways.pool, *ways.others)):
         from gotunnel.assemble.discovery import Discoveries
 
@@ -122,7 +123,7 @@ async def own_parts(
     if modules is not None:
         project = await project_of(args.argv, found)
         opened = await modules.open(found, project.sums, run_id=run_id, mirrors=mirrors)
-        goproxy = opened.goproxy
+        goproxy = opened.goproxy or goproxy
         tasks = Tasks("run")
         stack.push_async_callback(tasks.close)
         if opened.project is not None and loads:

@@ -21,7 +21,7 @@ from gotunnel.cli.remote import Server, ServerError
 from gotunnel.cli.run_parts import Parts, environment, here, project_of
 from gotunnel.config.model import Config
 from gotunnel.errors import Blame, DialError
-from gotunnel.goenv import read
+from gotunnel.goenv import read, with_mirrors
 from gotunnel.observe.events import Emit, Ready, from_record
 from gotunnel.tasks import in_thread
 
@@ -29,16 +29,24 @@ if TYPE_CHECKING:
     from gotunnel.child.retry import Runner
 
 _LOOK = 0.5  # seconds between two questions whether a way out works again
+_WAY_BACK, _NEW_SERVICE = (
+    2.0,
+    15.0,
+)  # seconds that are waited for one (as Pool has it), for a service to return
 
 
 class RemoteHealth:
     """The ways out of a service, as it tells."""
 
-    patience = 15.0  # seconds that a service may take to be started anew
-
     def __init__(self, server: Server, run: str) -> None:
         self._server, self._run = server, run
         self._known: dict[str, Any] = {}
+        self._gone = False  # the service itself
+
+    @property
+    def patience(self) -> float:
+        """A service may be started anew; one that answers has tried its ways out itself."""
+        return _NEW_SERVICE if self._gone else _WAY_BACK
 
     @property
     def all_down(self) -> bool:
@@ -64,7 +72,9 @@ class RemoteHealth:
     async def refresh(self) -> HostPort | None:
         try:
             self._known = await in_thread("ask", lambda: self._server.ask("GET", f"/api/runs/{self._run}"))
+            self._gone = False
         except ServerError as error:
+            self._gone = True
             gone = ["the service", "hop.closed", str(error)]
             self._known = {"all_down": True, "failures": [gone], "no_way": "127.0.0.1:1"}
         with contextlib.suppress(ValueError):
@@ -135,7 +145,8 @@ async def remote_parts(
         config,
         proxy_url=proxy,
         run_id=run_id,
-        goproxy=server.seen_from_here(str(told["goproxy"])),
+        goproxy=server.seen_from_here(str(told["goproxy"]))
+        or (with_mirrors(found.goproxy, mirrors) if mirrors else ""),
         offline=False,
     )
     sources = (*mirrors, *re.split("[,|]", found.goproxy))

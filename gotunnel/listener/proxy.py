@@ -259,7 +259,11 @@ class Endpoint:
                 client.write(answer(error.error_status_hint, f"gotunnel: bad request: {error}"))
                 return None
             if isinstance(event, h11.Request):
-                return event
+                if _size(event) <= self._head:
+                    return event
+                # h11 counts only what is not whole yet
+                client.write(answer(431, "gotunnel: bad request: its head is too large"))
+                return None
             if event is not h11.NEED_DATA:
                 return None
             http.receive_data(await client.read())
@@ -297,6 +301,12 @@ class Endpoint:
             if self._on_failure is not None:
                 self._on_failure(target, error)
             raise
+
+
+def _size(request: h11.Request) -> int:
+    """The bytes of its head, or a few less."""
+    lines = sum(len(name) + len(value) + 4 for name, value in request.headers)
+    return len(request.method) + len(request.target) + lines
 
 
 def failure(error: DialError) -> tuple[int, str]:

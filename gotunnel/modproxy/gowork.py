@@ -277,8 +277,12 @@ def unpublished(mod: str, work: tuple[Standin, ...]) -> list[str]:
 def write_whole(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Put a new file in the place of `path` at once; it keeps its mode, or gets `mode`.  Raises OSError.
 
-    A link is followed: it stays, and the file that it leads to is replaced.
+    A link is followed: it stays, and the file that it leads to is replaced.  A pipe or a device is written
+    to.
     """
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
     path = Path(os.path.realpath(path))
     if mode is None:
         try:

@@ -212,9 +212,16 @@ def _copy(out: BinaryIO, entry: Entry, path: Path) -> int:
 
 
 async def write_file(file: Path, manifest: Manifest, parts: Sequence[Part]) -> int:
-    """The bundle as `file`, which appears when it is complete.  Raises BundleError."""
+    """The bundle as `file`, which appears when it is complete; a pipe or a device gets it as it is made.
+
+    A link is followed.  Raises BundleError.
+    """
     temporary: str | None = None
     try:
+        place = await in_thread("look", lambda: _replaceable(file))
+        if place is None:
+            return await in_thread("bundle", lambda: _passed_on(file, manifest, parts))
+        file = place
         descriptor, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
         size = await in_thread("bundle", lambda: _whole(descriptor, manifest, parts))
         mask = os.umask(0)
@@ -228,6 +235,19 @@ async def write_file(file: Path, manifest: Manifest, parts: Sequence[Part]) -> i
     finally:
         if temporary is not None:
             os.unlink(temporary)
+
+
+def _replaceable(file: Path) -> Path | None:
+    """Where a whole file is to be put; None for a pipe or a device.
+
+    One in the place of /dev/stdout would take that away from everybody.
+    """
+    return None if file.exists() and not file.is_file() else Path(os.path.realpath(file))
+
+
+def _passed_on(file: Path, manifest: Manifest, parts: Sequence[Part]) -> int:
+    with open(file, "wb", buffering=1 << 20) as out:
+        return write(out, manifest, parts)
 
 
 def _whole(descriptor: int, manifest: Manifest, parts: Sequence[Part]) -> int:

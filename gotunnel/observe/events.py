@@ -153,11 +153,12 @@ class Exit(Event):
 
 
 _KEYS = {"source": "from", "origin": "source"}
-_ALWAYS = {
-    (Ready, "modproxy"),
-    (Dial, "error"),
-    (Attempt, "finding"),
-}  # the contract's fields that may be None
+# fields of the contract that may be None
+_ALWAYS = {(Ready, "modproxy"), (Dial, "error"), (Attempt, "finding")}
+# not by Event.__subclasses__(): slots=True makes a second class, and the first is there until it is collected
+_KINDS: dict[object, type[Event]] = {
+    kind.name: kind for kind in (Ready, Dial, Failover, BreakerChange, Resume, Fetch, Attempt, Alert, Exit)
+}
 
 
 def as_line(event: Event, run: str, now: datetime.datetime) -> str:
@@ -183,7 +184,7 @@ def as_line(event: Event, run: str, now: datetime.datetime) -> str:
 
 def from_record(record: Mapping[str, object]) -> Event | None:
     """The event of a line's object; None for what this version doesn't know."""
-    kind = next((k for k in Event.__subclasses__() if k.name == record.get("event")), None)
+    kind = _KINDS.get(record.get("event"))
     if kind is None:
         return None
     values: dict[str, Any] = {}
