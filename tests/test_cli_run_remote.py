@@ -22,7 +22,7 @@ class Told:
 
 
 async def test_a_service_is_waited_for_longer_than_a_way_out() -> None:
-    """A run that can't be helped ends within 15 s, so only a service that may be starting is worth so many."""
+    """A run that can't be helped ends within 15 s: only a service that may be starting is worth so many."""
     down = {"all_down": True, "failures": [["tokyo", "tcp.refused", "no"]], "no_way": "x.example:443"}
     told = Told(down)
     health = RemoteHealth(cast(Server, told), "run")
