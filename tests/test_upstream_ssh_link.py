@@ -13,11 +13,12 @@ import pytest
 
 from gotunnel.address import HostPort
 from gotunnel.errors import DialError, StreamLost
+from gotunnel.tasks import Tasks
 from gotunnel.upstream import ssh as ssh_dialer
 from gotunnel.upstream import ssh_link
 from gotunnel.upstream.dialer import Stream
 from gotunnel.upstream.ssh_growth import Traffic
-from gotunnel.upstream.ssh_link import BULK, SshLink
+from gotunnel.upstream.ssh_link import SshLink
 from tests.jumps import jumping, plan_for
 from tests.lab.keys import Key
 from tests.lab.sshd import Sshd
@@ -130,27 +131,59 @@ async def test_a_stingy_server_still_forwards(
             assert await stream.read() == b"x"
 
 
-@pytest.mark.parametrize("bulk", [BULK, 100])
-async def test_an_answer_behind_bulk_is_waited_for(bulk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("flows", "replies_after", "opens_after", "finding"),
+    [
+        (True, None, 0.5, ""),  # both answers are behind what others are sent
+        (True, 0.2, 5.0, "tcp.timeout"),  # the server has answered what was asked later
+        (True, None, None, "tcp.timeout"),
+        (False, None, None, "hop.stalled"),
+        (False, 0.1, None, "tcp.timeout"),
+    ],
+)
+async def test_an_answer_behind_bulk_is_waited_for(
+    flows: bool,
+    replies_after: float | None,
+    opens_after: float | None,
+    finding: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     feed: Any = SimpleNamespace(received=0, traffic=Traffic())
 
+    async def come() -> None:
+        while flows:
+            await asyncio.sleep(0.02)
+            feed.received += 100
+
+    async def after(seconds: float | None) -> None:
+        await asyncio.sleep(60 if seconds is None else seconds)
+
     async def open_channel(*_: object, **__: object) -> Stream:
-        for _turn in range(5):
-            await asyncio.sleep(0.1)
-            feed.received += bulk
+        await after(opens_after)
         return Stream()
 
     async def answer(_name: bytes) -> None:
         """A keepalive's."""
+        await after(replies_after)
 
     monkeypatch.setattr(ssh_link, "open_channel", open_channel)
-    connection: Any = SimpleNamespace(_make_global_request=answer, is_closed=lambda: False)
-    link = SshLink(connection, feed, label="jump", on_dead=lambda *_: None, channel_timeout=0.25)
+    monkeypatch.setattr(ssh_link, "ALIVE_TIMEOUT", 0.3)
+    lost: list[DialError] = []
+    connection: Any = SimpleNamespace(
+        _make_global_request=answer, is_closed=lambda: False, abort=lambda: None
+    )
+    link = SshLink(
+        connection, feed, label="jump", on_dead=lambda _, error: lost.append(error), channel_timeout=0.25
+    )
+    tasks = Tasks("test")
+    tasks.spawn("bytes", come())
     target = HostPort("origin.example", 443)
-    if bulk == BULK:
-        assert isinstance(await link.open(target), Stream)
-    else:
+    if finding:
         with pytest.raises(DialError) as caught:
             await link.open(target)
-        assert caught.value.finding == "tcp.timeout"
+        assert caught.value.finding == finding
+    else:
+        assert isinstance(await link.open(target), Stream)
+    assert [error.finding for error in lost] == (["hop.stalled"] if finding == "hop.stalled" else [])
+    await tasks.close()
     await link._tasks.close()

@@ -3,8 +3,9 @@
 Rules:
 - A channel's failure is the target's or a policy's (RFC 4254 §5.1); the connection's failure is the hop's.
 - A channel that opens after its dialer gave up is closed, not leaked.
-- The answer to an open waits behind all that the server has for our other streams: while much still comes, it
-  is waited for BEHIND_BULK times as long.
+- The answer to an open waits behind all that the server has for our other streams.  What it says comes in
+  order: only when it has answered a question that was asked later is the target what doesn't answer.  As long
+  as bytes come meanwhile it is waited for, BEHIND_BULK times as long in all.
 - While an answer is due on some channel the connection is watched (`ssh_watch`); a dead one is aborted, so
   that its streams are lost at once instead of in a quarter of an hour.
 """
@@ -12,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +33,7 @@ if TYPE_CHECKING:
 
 CHANNEL_TIMEOUT = 10.0  # seconds until the far end has reached the target or said no
 BEHIND_BULK = 3
-BULK = 256 * 1024  # bytes in that time that are much
-ALIVE_TIMEOUT = 3.0
+ALIVE_TIMEOUT = 3.0  # seconds in which a live server says anything at all
 WINDOW = 16 * 1024 * 1024  # bytes in flight per channel; OpenSSH's 2 MiB caps a stream at 10 MB/s at 200 ms
 MAX_PACKET = 128 * 1024
 FLOWING = 15.0  # seconds after a stream's last bytes in which more of the body may be due
@@ -114,13 +115,14 @@ class SshLink:
             return await self._opened(opening)
         except TimeoutError:
             _close_when_open(opening)
-            if await self._alive():
-                raise DialError(
-                    "tcp.timeout",
-                    f"{target}: no answer in {self._channel_timeout:.0f} s through {self._label}",
-                    blame=Blame.TARGET,
-                ) from None
-            raise self._dead("accepts no channel and answers no keepalive") from None
+            raise DialError(
+                "tcp.timeout",
+                f"{target}: no answer in {self._channel_timeout:.0f} s through {self._label}",
+                blame=Blame.TARGET,
+            ) from None
+        except DialError:
+            _close_when_open(opening)
+            raise
         except asyncio.CancelledError:
             if was_cancelled(opening):
                 raise self._error("hop.closed", "the way out is being closed") from None
@@ -132,16 +134,28 @@ class SshLink:
             raise self._error("hop.closed", one_line(str(error), 200) or "the connection was lost") from error
 
     async def _opened(self, opening: asyncio.Task[Stream]) -> Stream:
-        """Raises TimeoutError."""
-        for turn in range(1, BEHIND_BULK + 1):
-            before = self._feed.received
-            try:
-                async with asyncio.timeout(self._channel_timeout):
-                    return await asyncio.shield(opening)
-            except TimeoutError:
-                if turn == BEHIND_BULK or self._feed.received - before < BULK:
-                    raise
-        raise AssertionError("unreachable")
+        """Raises TimeoutError where the target doesn't answer, DialError where the server doesn't."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._channel_timeout):
+                return await asyncio.shield(opening)
+        question = self._tasks.spawn("question", self._question())
+        until = self._loop.time() + (BEHIND_BULK - 1) * self._channel_timeout
+        try:
+            while not (opening.done() or question.done()) and self._loop.time() < until:
+                before = self._heard()
+                await asyncio.wait(
+                    {opening, question}, timeout=ALIVE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not (opening.done() or question.done()) and self._heard() == before:
+                    raise self._dead("accepts no channel and answers no keepalive")
+        finally:
+            question.cancel()
+        if opening.done():
+            return await opening
+        failed = question.done() and not question.cancelled() and question.exception() is not None
+        if failed or self.connection.is_closed():  # for one that is gone asyncssh answers: refused
+            raise self._dead("accepts no channel and answers no keepalive")
+        raise TimeoutError
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -193,19 +207,6 @@ class SshLink:
         await self._question()
         if not self.connection.is_closed():
             watch.answered(self._loop.time())
-
-    async def _alive(self) -> bool:
-        """Does the server still say anything at all?
-
-        Any byte is life: on a slow line the answer waits behind all that the server's socket holds for us.
-        """
-        before = self._heard()
-        try:
-            async with asyncio.timeout(ALIVE_TIMEOUT):
-                await self._question()
-        except TimeoutError:
-            return self._heard() != before
-        return not self.connection.is_closed()  # asyncssh answers for a connection that is gone: refused
 
     async def _question(self) -> None:
         """Any answer is life; a refusal is what OpenSSH gives to a keepalive."""
