@@ -9,14 +9,15 @@ Rules:
   ssh the log-in and the channel, for a proxy its CONNECT or SOCKS dialogue.
 - Ways are tried at once, but bodies are fetched one after the other, so that rates don't share a line.
 - Any HTTP answer counts as reached; redirects are not followed.
-- Whether loss is the limit the kernel's counts of the first connection tell (`ssh_growth`), where the body is
-  large enough; who sends there is the first hop, and its operator can choose a congestion control that loss
-  doesn't slow down.
+- Loss is the limit where the kernel counts losses again and again (`ssh_growth`) and MANY connections at once
+  bring clearly more than one did: a queue that is full loses packets too, and there they don't.  Who sends is
+  the first hop; its operator can choose a congestion control that loss doesn't slow down.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,18 +31,17 @@ from gotunnel.address import HostPort, one_line, redact
 from gotunnel.errors import Blame, DialError, GotunnelError, StreamLost
 from gotunnel.upstream.asking import Ask, Asking
 from gotunnel.upstream.chain import ChainBuilder, expand
-from gotunnel.upstream.dialer import Dialer, Stream
+from gotunnel.upstream.dialer import APART, Dialer, Stream
 from gotunnel.upstream.direct import LOOKUPS
 from gotunnel.upstream.spec import Chain, DirectHop
-from gotunnel.upstream.ssh_growth import Growth, Traffic
-from gotunnel.upstream.tcp_info import Socket, counted
+from gotunnel.upstream.tcp_info import Losses, Socket
 from gotunnel.upstream.tls import start_tls
 
 DIAL_TIMEOUT = 30.0  # seconds for all hops together
 FIRST_BYTE_TIMEOUT = 15.0
 BODY_SECONDS = 3.0
 LOSSY_SECONDS = 10.0  # as long as losses are seen, and too little to call them the limit
-LOOK = 0.5  # seconds between two looks at what was lost
+MANY, GAIN = 4, 1.8  # connections; times the rate of one: that is clearly more
 # for the operator of the host that sends: with 0.5 % loss bbr carried 659 Mbit/s where cubic carried 2.3
 BBR = ("sysctl -w net.core.default_qdisc=fq", "sysctl -w net.ipv4.tcp_congestion_control=bbr")
 BODY_BYTES = 16 * 1024 * 1024
@@ -183,35 +183,6 @@ async def probe(
             await line.builder.close()
 
 
-class _Losses:
-    """Is loss the limit?  Looked at while a body comes."""
-
-    def __init__(self, sock: Socket | None) -> None:
-        self._sock = sock
-        self._growth = Growth()
-        self._last = (counted(sock) if sock is not None else None) or Traffic()
-        self._looked = self._now()
-        self.seen = False
-
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()
-
-    def look(self) -> None:
-        """Call often."""
-        now = self._now()
-        if self._sock is None or now - self._looked < LOOK or (traffic := counted(self._sock)) is None:
-            return
-        since, self._last, self._looked = traffic - self._last, traffic, now
-        self.seen = self.seen or since.troubled > 0
-        self._growth.looked(now, 1, since)
-
-    @property
-    def limit(self) -> bool:
-        """Seen again and again, and often enough."""
-        return self._growth.lossy(self._now())
-
-
 class _Watched:
     """A dialer that notes when its first dial began and ended, and of the first of all the socket."""
 
@@ -235,7 +206,7 @@ class _Watched:
         line.begun.setdefault(self._depth, clock())
         stream = await self._inner.dial(target)
         line.ended.setdefault(self._depth, clock())
-        if self._depth == line.first:
+        if self._depth == line.first and APART.get() == 1:
             line.sock = stream.transport.get_extra_info("socket")
         return stream
 
@@ -312,21 +283,48 @@ class _Line:
     async def _request(self, stream: Stream, goal: Goal, result: Result) -> None:
         clock = asyncio.get_running_loop().time
         try:
-            if goal.tls:
-                assert self._context is not None
-                started = clock()
-                stream = await start_tls(stream, self._context, goal.target.host)
-                result.tls_ms = 1000 * (clock() - started)
+            started = clock()
+            stream = await self._secured(stream, goal)
+            result.tls_ms = 1000 * (clock() - started) if goal.tls else None
             async with self._body:
-                losses = _Losses(self.sock)
+                losses = Losses(self.sock)
                 await _fetch(stream, goal, result, losses)
-                result.loss_bound = losses.limit
+                result.loss_bound = losses.limit and await self._gains(goal, result)
                 result.sender = self._labels[0] if self._labels else ""
         finally:
             stream.abort()
 
+    async def _secured(self, stream: Stream, goal: Goal) -> Stream:
+        if not goal.tls:
+            return stream
+        assert self._context is not None
+        return await start_tls(stream, self._context, goal.target.host)
 
-async def _fetch(stream: Stream, goal: Goal, result: Result, losses: _Losses) -> None:
+    async def _gains(self, goal: Goal, result: Result) -> bool:
+        """Do several connections at once bring clearly more than `result`'s did?"""
+
+        async def opened() -> Stream:
+            APART.set(MANY)  # of this task: over a connection to the jump host of its own
+            return await self._secured(await self._reach(goal.target), goal)
+
+        async def rate(stream: Stream) -> float:
+            again = Result(result.via, result.names)
+            await _fetch(stream, goal, again, Losses(None))
+            return again.rate or 0.0
+
+        tried = await asyncio.gather(*(opened() for _ in range(MANY)), return_exceptions=True)
+        streams = [stream for stream in tried if isinstance(stream, Stream)]
+        try:
+            rates = await asyncio.gather(*map(rate, streams))  # from one moment on
+        except DialError:
+            return False
+        finally:
+            for stream in streams:
+                stream.abort()
+        return sum(rates) >= GAIN * (result.rate or math.inf)
+
+
+async def _fetch(stream: Stream, goal: Goal, result: Result, losses: Losses) -> None:
     """One GET; the body as far as the bounds allow.  Raises DialError."""
     http = h11.Connection(h11.CLIENT)
     host = str(goal.target).removesuffix(":443" if goal.tls else ":80")
@@ -382,7 +380,7 @@ async def _some(stream: Stream) -> bytes:
     return data
 
 
-async def _body(stream: Stream, http: h11.Connection, result: Result, losses: _Losses) -> None:
+async def _body(stream: Stream, http: h11.Connection, result: Result, losses: Losses) -> None:
     """Count bytes; the rate is that of all but the first piece, which came with the head."""
     clock = asyncio.get_running_loop().time
     begun = last = clock()

@@ -5,16 +5,18 @@ What came after a lost segment waits for it, so a reader sees neither that the p
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import struct
 import sys
 from typing import Protocol
 
-from gotunnel.upstream.ssh_growth import Traffic
+from gotunnel.upstream.ssh_growth import Growth, Traffic
 
 _TCP_INFO = socket.TCP_INFO if sys.platform == "linux" else 0
 _SIZE = 228  # up to tcpi_rcv_ooopack, Linux 5.4
+LOOK = 0.5  # seconds between two looks at what was lost
 
 
 class Socket(Protocol):
@@ -40,3 +42,32 @@ def tcp_traffic(info: bytes) -> Traffic:
     arrived, sent = struct.unpack_from("=II", info, 152)  # tcpi_data_segs_in, tcpi_data_segs_out
     (disordered,) = struct.unpack_from("=I", info, 224)  # tcpi_rcv_ooopack
     return Traffic(arrived, disordered, sent, resent)
+
+
+class Losses:
+    """Is loss what limits a connection?  Looked at while a body comes; None: nothing is seen."""
+
+    def __init__(self, sock: Socket | None) -> None:
+        self._sock = sock
+        self._growth = Growth()
+        self._last = (counted(sock) if sock is not None else None) or Traffic()
+        self._looked = self._now()
+        self.seen = False
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    def look(self) -> None:
+        """Call often."""
+        now = self._now()
+        if self._sock is None or now - self._looked < LOOK or (traffic := counted(self._sock)) is None:
+            return
+        since, self._last, self._looked = traffic - self._last, traffic, now
+        self.seen = self.seen or since.troubled > 0
+        self._growth.looked(now, 1, since)
+
+    @property
+    def limit(self) -> bool:
+        """Seen again and again, and often enough."""
+        return self._growth.lossy(self._now())
