@@ -13,6 +13,7 @@ A connection:  accept -> parse -> authenticate -> pool picks candidates -> chain
     listener/     the local endpoint: HTTP CONNECT, absolute-form and SOCKS5, with a secret, within limits
     goenv.py      what the go command is told; how its own settings are read
     probe.py      times each phase of a request over each way out
+    doctor/       looks at settings, names, ports, certificates, answers, and judges: the root cause first
     findings/     the catalogue of everything that can be wrong, and the patterns that tell it
     route.py      target -> dialer: the pool, another one, direct, reject
     pool/         breaker, order and hedge (pure), probes, and the pool, itself a dialer
@@ -22,11 +23,12 @@ A connection:  accept -> parse -> authenticate -> pool picks candidates -> chain
     storage/      where module files are kept: a directory, a bucket
     modproxy/     the module proxy: sources, fetch, resume, checksums, prefetch, bundles
     daemon/       what the background service is beside its engine
-    observe/      events
-    errors.py  address.py  pattern.py  tasks.py   the ground floor
+    observe/      events, logs, metrics, alerts, the last hour
+    errors.py  address.py  pattern.py  tasks.py  openfiles.py   the ground floor
 
-Imports go downwards only: cli -> assemble -> {listener, child} -> route -> pool -> upstream -> wire ->
-ground floor.  Nothing below `assemble` imports `config`; `tests/test_imports.py` holds this.
+Imports go downwards only: cli -> daemon -> assemble -> {listener, modproxy, child, doctor} -> route -> pool
+-> upstream -> wire -> ground floor.  Nothing below `assemble` imports `config`; `tests/test_imports.py` holds
+this.
 """
 
 __version__ = "0.1.0"
