@@ -27,11 +27,11 @@ async def mirror(
     asked: list[str] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            asked.append((await reader.readline()).decode().strip())
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            asked.append((await reader.readuntil(b"\r\n\r\n")).decode().partition("\r\n")[0])
             writer.write(answer)
             await writer.drain()
-        writer.transport.abort()
+        writer.close()  # no abort: a reset may overtake the answer
 
     issued = authority.issue(name)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -308,7 +308,7 @@ def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
             await writer.drain()
-        writer.transport.abort()
+        writer.close()  # no abort: a reset may overtake the answer
 
     async def serve() -> asyncio.Server:
         server = await asyncio.start_server(treat, "127.0.0.1", 0, ssl=context)
