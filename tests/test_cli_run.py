@@ -339,8 +339,8 @@ def fake_go(directory: Path, monkeypatch: pytest.MonkeyPatch, words: str) -> Non
     go.write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 1\n")
     go.chmod(0o755)
     monkeypatch.setenv("PATH", f"{directory / 'bin'}:/usr/bin:/bin")
-    for name in ("HTTPS_PROXY", "https_proxy", "GOTUNNEL_VIA", "GOTUNNEL_CONFIG", "GOTUNNEL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTPS_PROXY", "https_proxy", "GOTUNNEL_VIA", "GOTUNNEL_CONFIG", "GOTUNNEL_PROXY", "CI"):
+        monkeypatch.delenv(name, raising=False)  # in CI there are lines for its host
     monkeypatch.setenv("HOME", str(directory))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(directory))
 
