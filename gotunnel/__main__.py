@@ -1,6 +1,6 @@
 """`python -m gotunnel`."""
 
-from gotunnel.cli.main import main
+from gotunnel.cli.main import entry
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(entry())

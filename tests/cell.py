@@ -8,6 +8,6 @@ PYTHON = f"/mnt/python/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
 PROGRAM = f"""#!{PYTHON}
 import sys
 sys.path[:0] = ["/mnt/source", "/mnt/site"]
-from gotunnel.cli.main import main
-sys.exit(main())
+from gotunnel.cli.main import entry
+sys.exit(entry())
 """

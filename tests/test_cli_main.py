@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,26 @@ def test_help_fits_a_terminal_of_80_columns(tmp_path: Path) -> None:
 def test_help_is_a_word_too(words: list[str], tmp_path: Path) -> None:
     asked = gotunnel(*words, home=tmp_path)
     assert (asked.status, asked.stdout) == (0, gotunnel(*words[1:], "--help", home=tmp_path).stdout)
+
+
+def test_a_thread_in_native_code_does_not_abort_the_end() -> None:
+    """Python before 3.14 unwinds it by pthread_exit, at which Rust calls abort(3)."""
+    program = """
+import threading, time, bcrypt
+from gotunnel.cli import main as cli
+
+def work():
+    while True:
+        bcrypt.kdf(b"x", b"salt" * 4, 32, 1, ignore_few_rounds=True)
+
+def main(argv):
+    threading.Thread(target=work, daemon=True).start()
+    time.sleep(0.1)
+    print("said", end="")
+    return 7
+
+cli.main = main
+raise SystemExit(cli.entry([]))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (7, "said", "")

@@ -63,9 +63,9 @@ def _service() -> str:
 
 def git_proxy_main() -> NoReturn:
     """The one word that GIT_PROXY_COMMAND wants: called with HOST and PORT."""
-    from gotunnel.cli.main import main as gotunnel
+    from gotunnel.cli.main import entry
 
-    sys.exit(gotunnel(["connect", *sys.argv[1:]]))
+    sys.exit(entry(["connect", *sys.argv[1:]]))
 
 
 def _target(host: str, port: str) -> HostPort:

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -141,6 +142,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         # python flushes standard output once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141  # 128 + SIGPIPE
+
+
+def entry(argv: Sequence[str] | None = None) -> int:
+    """The program: `main`, and its end.
+
+    A daemon thread (`tasks.in_thread`) that is in native code when Python ends is unwound there by
+    pthread_exit, and Rust (cryptography, bcrypt, obstore) answers by abort(3): before Python 3.14 the status
+    would be SIGABRT's.  So where threads are left the process ends without Python's own end.
+    """
+    status = main(argv)
+    threading = sys.modules.get("threading")
+    if threading is not None and threading.active_count() > 1:
+        if (logging := sys.modules.get("logging")) is not None:
+            logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(status)
+    return status
 
 
 def _open_standard_descriptors() -> None:

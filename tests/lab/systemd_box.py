@@ -36,8 +36,8 @@ _PROGRAM = f"""\
 #!{_PYTHON}
 import sys
 sys.path[:0] = ["/opt/box/source", "/opt/box/site"]
-from gotunnel.cli.main import main
-sys.exit(main())
+from gotunnel.cli.main import entry
+sys.exit(entry())
 """
 
 SYSTEMD = Path("/lib/systemd/systemd")
