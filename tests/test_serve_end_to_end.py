@@ -153,11 +153,15 @@ def test_each_run_has_a_secret_of_its_own_that_ends_with_it(home: Home) -> None:
     assert len({url for urls in seen for url in urls}) == 4
     running = json.loads((home.directory / "run" / "gotunnel" / "server.json").read_text())
     assert running["proxy"] not in seen[0] + seen[1]
+    service = running["modproxy"].rpartition("/")[0]
     for proxy, goproxy in seen:
-        url = f"{goproxy}/{home.corpus.first[0].path}/@v/list"
-        ran = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", url],
-                             capture_output=True, text=True, check=False)  # fmt: skip
-        assert ran.stdout == "404"
+        door, _, secret = goproxy.rpartition("/")
+        assert door != service, "a run has a door of its own"
+        for where, status in ((door, "000"), (service, "404")):
+            url = f"{where}/{secret}/{home.corpus.first[0].path}/@v/list"
+            ran = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", url],
+                                 capture_output=True, text=True, check=False)  # fmt: skip
+            assert ran.stdout == status
         ran = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--proxy", proxy,
                               home.origin.url.replace("127.0.0.1", "127.0.0.2")],
                              capture_output=True, text=True, check=False)  # fmt: skip
@@ -201,6 +205,27 @@ def test_in_a_shell_that_took_env_run_uses_the_service_and_serve_asks_not_itself
     home.env = {**home.env, "GOPROXY": running["modproxy"], "GOTUNNEL_ENV_BEFORE": ""}
     home.start()
     assert "GOPROXY is this service itself; https://proxy.golang.org,direct is taken" in home.said
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_service_that_is_started_anew_costs_a_run_no_repeat(home: Home, how: signal.Signals) -> None:
+    """go asks its proxy but once: what it waits for comes from the new service."""
+    home.origin.behave(delay=0.5)
+    home.start()
+    project = home.corpus.write_project(home.directory / "project")
+    events = home.directory / "events.jsonl"
+    argv = [*GOTUNNEL, "run", "--events", str(events), "--", "go", "-C", str(project), "mod", "download"]
+    running = subprocess.Popen(argv, env=home.env, stderr=subprocess.PIPE, text=True)
+    wait_until("go asks", lambda: len(home.origin.begun(r"\.info$")) > 0, 30.0)
+    assert home.process is not None
+    home.process.send_signal(how)
+    home.process.wait(30)
+    home.start()
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 0, err
+    attempts = [e for e in map(json.loads, events.read_text().splitlines()) if e["event"] == "attempt"]
+    assert [attempt["exit"] for attempt in attempts] == [0]
+    assert not home.corpus.damage(home.directory / "modcache")
 
 
 def test_a_kept_port_that_somebody_took_is_told_in_one_line(home: Home) -> None:

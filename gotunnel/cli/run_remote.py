@@ -2,7 +2,9 @@
 
 Rules:
 - No handshake, no import of what the service has loaded already.
-- The service's events of this run are ours; a service that ends in the middle is told as any other failure.
+- The service's events of this run are ours.
+- A service that is started anew in the middle is a pause for what CMD asks of its module proxy, which is
+  why CMD asks our own door (`modproxy.resume`); one that stays away is told as any other failure.
 """
 
 from __future__ import annotations
@@ -10,11 +12,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
+import importlib
 import json
 import os
 import re
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from gotunnel.address import HostPort
 from gotunnel.cli.remote import Server, ServerError
@@ -27,26 +33,26 @@ from gotunnel.tasks import in_thread
 
 if TYPE_CHECKING:
     from gotunnel.child.retry import Runner
+    from gotunnel.modproxy.resume import Front
 
 _LOOK = 0.5  # seconds between two questions whether a way out works again
-_WAY_BACK, _NEW_SERVICE = (
-    2.0,
-    15.0,
-)  # seconds that are waited for one (as Pool has it), for a service to return
+_WAY_BACK = 2.0  # seconds that are waited for one, as Pool has it
+_NEW_SERVICE = 15.0  # seconds for a service to return
 
 
 class RemoteHealth:
     """The ways out of a service, as it tells."""
 
-    def __init__(self, server: Server, run: str) -> None:
-        self._server, self._run = server, run
+    def __init__(self, server: Server, run: str, front: Front | None = None) -> None:
+        self._server, self._run, self._front = server, run, front
         self._known: dict[str, Any] = {}
         self._gone = False  # the service itself
 
     @property
     def patience(self) -> float:
         """A service may be started anew; one that answers has tried its ways out itself."""
-        return _NEW_SERVICE if self._gone else _WAY_BACK
+        waited = self._front is not None and self._front.gave_up
+        return _NEW_SERVICE if self._gone and not waited else _WAY_BACK
 
     @property
     def all_down(self) -> bool:
@@ -120,34 +126,71 @@ async def remote_parts(
 
     stack.callback(goodbye)
     loop = asyncio.get_running_loop()
+    known = asyncio.Event()  # the service knows this run
+    known.set()
+
+    def in_loop(act: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # it has closed
+            loop.call_soon_threadsafe(act)
 
     def follow() -> None:
         listen()
         while not over.wait(_LOOK / 2):  # the service has ended, or was started anew: be let in again
             with contextlib.suppress(ServerError):
                 server.ask("POST", "/api/runs", asked)
+                in_loop(known.set)
                 listen()
 
     def listen() -> None:
-        with contextlib.suppress(ServerError, OSError, RuntimeError):  # RuntimeError: the loop has closed
+        with contextlib.suppress(ServerError, OSError):
             for line in server.lines(f"/api/runs/{run}/events"):
                 with contextlib.suppress(ValueError):
                     event = from_record(json.loads(line)) if line.strip() else None
                     if event is not None:
-                        loop.call_soon_threadsafe(emit, event)
+                        in_loop(functools.partial(emit, event))
+        in_loop(known.clear)
 
     threading.Thread(target=follow, name="events", daemon=True).start()
     proxy = server.seen_from_here(str(told["proxy"]))
-    where = proxy.rpartition("@")[2]
-    emit(Ready(where, told.get("modproxy"), tuple(told.get("upstreams", ()))))
+    goproxy, front = server.seen_from_here(str(told["goproxy"])), None
+    modproxy = told.get("modproxy")
+    if door := await _door(goproxy, known, stack):
+        goproxy, modproxy, front = door
+    emit(Ready(proxy.rpartition("@")[2], modproxy, tuple(told.get("upstreams", ()))))
     env = environment(
         found,
         config,
         proxy_url=proxy,
         run_id=run_id,
-        goproxy=server.seen_from_here(str(told["goproxy"]))
-        or (with_mirrors(found.goproxy, mirrors) if mirrors else ""),
+        goproxy=goproxy or (with_mirrors(found.goproxy, mirrors) if mirrors else ""),
         offline=False,
     )
     sources = (*mirrors, *re.split("[,|]", found.goproxy))
-    return Parts(env, sources), RemoteHealth(server, run)
+    return Parts(env, sources), RemoteHealth(server, run, front)
+
+
+async def _door(
+    goproxy: str, known: asyncio.Event, stack: contextlib.AsyncExitStack
+) -> tuple[str, str, Front] | None:
+    """Our own before the service's module proxy: (the list that names it, where it listens, the door).
+
+    None where there is none to stand before, or where the service speaks TLS, which is end to end.
+    """
+    first = re.split("[,|]", goproxy)[0]
+    parts = urlsplit(first)
+    if parts.scheme != "http" or not parts.port:
+        return None
+    from gotunnel.listener.sockets import address_of, bind
+
+    resume = await in_thread("import h11", lambda: importlib.import_module("gotunnel.modproxy.resume"))
+    there = HostPort.parse(parts.netloc.rpartition("@")[2])
+
+    async def readmitted() -> None:
+        await known.wait()
+
+    front: Front = resume.Front(there, parts.path, readmitted, patience=_NEW_SERVICE)
+    listening = bind(HostPort("127.0.0.1", 0), "the door to the service's module proxy")
+    stack.push_async_callback(front.close)
+    await front.start(listening)
+    where = str(address_of(listening))
+    return first.replace(str(there), where, 1) + goproxy[len(first) :], where, front
