@@ -213,7 +213,7 @@ def test_run_uses_a_replica_that_is_named_by_user_and_password(team: Team) -> No
     assert one.gotunnel("status").returncode == 0
     ran = one.gotunnel("run", "--", "sh", "-c", 'echo "$GOPROXY"')
     assert ran.returncode == 0, ran.stderr
-    assert re.fullmatch(rf"http://127\.0\.0\.1:{two.ports['modproxy']}/[\w-]{{32}}\n", ran.stdout)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32}\n", ran.stdout), "the run's own door"
     where = (team.origin.address, str(team.origin.port))
     request = f"GET /{team.corpus.first[0].path}/@v/list HTTP/1.0\r\n\r\n"
     one.process.stop()
