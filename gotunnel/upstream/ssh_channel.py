@@ -1,4 +1,4 @@
-"""asyncssh's TCP channel, mended in three places where it would break a Stream's promises.
+"""asyncssh's TCP channel, mended where it would break a Stream's promises, and with a quicker way to send.
 
 Rules:
 - EOF before a close is told, also while reading is paused: asyncssh forgets it then, and a whole transfer
@@ -54,6 +54,21 @@ def _channel_class() -> Any:
         def write(self, data: bytes, datatype: int | None = None) -> None:
             if self._send_state == "open":
                 super().write(data, datatype)
+
+        def _flush_send_buf(self) -> None:
+            send_data = getattr(self._conn, "send_data", None)  # of `ssh_send`
+            while send_data and self._send_buf and self._send_window and self._send_chan is not None:
+                held, kind = self._send_buf[0]
+                count = min(len(held), self._send_window)
+                with memoryview(held) as whole, whole[:count] as part:
+                    if kind is not None or not send_data(self._send_chan, part, self._send_pktsize):
+                        break
+                del held[:count]
+                if not held:
+                    del self._send_buf[0]
+                self._send_buf_len -= count
+                self._send_window -= count
+            super()._flush_send_buf()
 
         def _close_after_eof(self, kind: int, number: int, packet: Any) -> None:
             if self._recv_state == "eof_pending":

@@ -7,8 +7,7 @@ Rules:
 - Whole CHANNEL_DATA packets of an open channel are decrypted in the buffer they were read into, and what one
   read brought is given to the channel in few pieces.  That wants to know asyncssh's insides: it is done only
   for versions of which they are known (`_KNOWN`), and only in the state in which asyncssh would do the same.
-- The SSH_MSG_IGNORE that asyncssh puts before each packet, a defence that CBC ciphers want (RFC 4251 §9.3.1),
-  is left out under AES-GCM: it doubled the work of sending.
+- Sending has a way of its own too (`ssh_send`).
 - The kernel's own count of segments (`tcp_info`) tells of life and of loss before their bytes can be read.
 - What a server sends in small pieces is acknowledged at once: sshd leaves Nagle's algorithm on, so that
   otherwise each second small piece waits 40 ms for our delayed ACK (tcp(7) TCP_QUICKACK).
@@ -22,6 +21,7 @@ import socket
 from typing import TYPE_CHECKING, Any, cast
 
 from gotunnel.upstream.ssh_growth import Traffic
+from gotunnel.upstream.ssh_send import Sender
 from gotunnel.upstream.tcp_info import counted
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ _SMALL = 16 * 1024  # bytes; a read of less may be one that the server waits for
 _WORTH = 1024  # a packet of fewer bytes gains nothing
 _TAG = 16  # AES-GCM's authentication tag
 _SEGMENT = 1448  # bytes; about as many are in one
-_IGNORE = 2  # RFC 4253 §11.2
 _CHANNEL_DATA = 94  # RFC 4254 §5.2
 
 
@@ -62,8 +61,9 @@ class Feed(asyncio.BufferedProtocol):
         self._channel: Any = None  # whose data is held
         self._held: list[memoryview] = []
         self._held_size = 0
+        self.sender: Sender | None = None
         if self._gcm is not None:
-            _quicken_sending(self._connection, self._gcm)
+            self.sender = Sender(self._connection, self._gcm)
         self.fast = 0  # packets that took the short way
         self.received = 0  # bytes, of whatever kind: a sign of life
 
@@ -215,37 +215,3 @@ class Feed(asyncio.BufferedProtocol):
             channel._accept_data(data)
         except Exception:
             self._connection.internal_error()
-
-
-def _quicken_sending(connection: Any, gcm: type) -> None:
-    """No ignored packet before each packet (they hide lengths, which AES-GCM shows anyway), and one cipher
-    object for all packets of a key."""
-    send = connection.send_packet
-    known: object = None
-
-    def send_packet(kind: int, *args: bytes, **options: Any) -> None:
-        nonlocal known
-        encryption = connection._send_encryption
-        if isinstance(encryption, gcm):
-            if kind == _IGNORE:
-                return
-            if encryption is not known:
-                known = encryption
-                _keep_cipher(encryption)
-        send(kind, *args, **options)
-
-    connection.send_packet = send_packet
-
-
-def _keep_cipher(encryption: Any) -> None:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-    keys = encryption._cipher
-    cipher = AESGCM(keys._key)
-
-    def encrypt_packet(number: int, header: bytes, packet: bytes) -> tuple[bytes, bytes]:
-        sealed = header + cipher.encrypt(keys._iv, packet, header)
-        keys._update_iv()
-        return sealed, b""  # the tag is its end already
-
-    encryption.encrypt_packet = encrypt_packet
