@@ -12,7 +12,7 @@ import pytest
 
 from gotunnel.address import HostPort
 from gotunnel.listener.sockets import address_of, bind
-from gotunnel.modproxy.resume import AGAIN, STRANGER, Front, Persistence
+from gotunnel.modproxy.resume import AGAIN, STRANGER, Absence, Front, Persistence
 
 BODY = bytes(range(256)) * 2000
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: "x"\r\n\r\n'
@@ -109,17 +109,19 @@ class House:
         self.service = Service(list(acts))
         self.known = asyncio.Event()
         self.known.set()
-        self.asked = 0
+        self.spare: tuple[HostPort, str] | None = None
 
     async def readmitted(self) -> None:
-        self.asked += 1
         await self.known.wait()
+
+    async def instead(self) -> tuple[HostPort, str] | None:
+        return self.spare
 
     @contextlib.asynccontextmanager
     async def open(self, path: str = "/secret", patience: float = 5.0) -> AsyncIterator[Child]:
         await self.service.start()
         there = HostPort("127.0.0.1", self.service.port)
-        self.front = Front(there, path, self.readmitted, patience=patience)
+        self.front = Front(there, path, self.readmitted, instead=self.instead, patience=patience)
         listening = bind(HostPort("127.0.0.1", 0), "test")
         where = address_of(listening)
         await self.front.start(listening)
@@ -207,6 +209,24 @@ async def test_one_that_stays_away_is_given_up_in_a_line() -> None:
         assert body == f"gotunnel: the service at {where} ended its answer for good\n".encode()
 
 
+async def test_for_one_that_stays_away_the_run_goes_on_alone() -> None:
+    """In the middle of a body, too, and for all that is asked from then on."""
+    house, alone = House(), Service([says(OK % len(BODY) + BODY)] * 2)
+
+    async def die(writer: asyncio.StreamWriter) -> None:
+        await house.service.stop()
+        await says((OK % len(BODY) + BODY)[:1000], cut=True)(writer)
+
+    house.service.acts = [die]
+    await alone.start()
+    house.spare = HostPort("127.0.0.1", alone.port), "/another"
+    async with house.open(patience=0.3) as child:
+        both = await asyncio.gather(*(child.get("/secret/a/@v/v1.zip") for _ in range(2)))
+    await alone.stop()
+    assert both == [[(200, BODY, True)]] * 2
+    assert {head.split()[1] for head in alone.heads} == {b"/another/a/@v/v1.zip"}
+
+
 async def test_another_answer_is_never_mixed_with_the_first() -> None:
     """Other bytes of the same length under the same name: cut off, for the child to see."""
     other = BODY[:500] + b"?" + BODY[501:]
@@ -265,14 +285,20 @@ async def test_what_is_no_http_is_cut_off() -> None:
 
 def test_when_to_ask_again() -> None:
     """A service that is away has its time; one that is there has its number of tries, anew with each byte."""
-    away = Persistence(10.0)
-    assert [away.again(now, reached=False, moved=False) is None for now in (0, 5, 9.9, 10)] == [
-        False,
-        False,
-        False,
-        True,
-    ]
-    there = Persistence(10.0)
+    away = Persistence(Absence(10.0))
+    given_up = [away.again(now, reached=False, moved=False) is None for now in (0, 5, 9.9, 10)]
+    assert given_up == [False, False, False, True]
+    there = Persistence(Absence(10.0))
     assert [there.again(0, reached=True, moved=False) for _ in range(AGAIN + 1)] == [0.0] * AGAIN + [None]
-    moving = Persistence(10.0)
+    moving = Persistence(Absence(10.0))
     assert all(moving.again(now, reached=True, moved=True) == 0.0 for now in range(100))
+
+
+def test_all_requests_wait_for_a_service_together() -> None:
+    """go asks for the next file when one couldn't be had: that isn't waited for as long again."""
+    absence = Absence(10.0)
+    assert Persistence(absence).again(0, reached=False, moved=False)
+    assert Persistence(absence).again(11, reached=False, moved=False) is None
+    absence.since = None  # it answered
+    assert Persistence(absence).again(30, reached=False, moved=False)
+    assert (absence.left(32), absence.left(50)) == (8.0, 0.0)

@@ -207,9 +207,10 @@ def test_in_a_shell_that_took_env_run_uses_the_service_and_serve_asks_not_itself
     assert "GOPROXY is this service itself; https://proxy.golang.org,direct is taken" in home.said
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_service_that_is_started_anew_costs_a_run_no_repeat(home: Home, how: signal.Signals) -> None:
-    """go asks its proxy but once: what it waits for comes from the new service."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, None])
+def test_a_service_that_ends_costs_a_run_no_repeat(home: Home, how: signal.Signals | None) -> None:
+    """go asks its proxy but once: what it waits for comes from the service that is started anew, or, where
+    there is none (None), from the run itself."""
     home.origin.behave(delay=0.5)
     home.start()
     project = home.corpus.write_project(home.directory / "project")
@@ -218,11 +219,13 @@ def test_a_service_that_is_started_anew_costs_a_run_no_repeat(home: Home, how: s
     running = subprocess.Popen(argv, env=home.env, stderr=subprocess.PIPE, text=True)
     wait_until("go asks", lambda: len(home.origin.begun(r"\.info$")) > 0, 30.0)
     assert home.process is not None
-    home.process.send_signal(how)
+    home.process.send_signal(how or signal.SIGKILL)
     home.process.wait(30)
-    home.start()
-    _, err = running.communicate(timeout=60)
+    if how is not None:
+        home.start()
+    _, err = running.communicate(timeout=80)
     assert running.returncode == 0, err
+    assert err == ("" if how else "gotunnel: the service has gone; this run opens ways out of its own\n")
     attempts = [e for e in map(json.loads, events.read_text().splitlines()) if e["event"] == "attempt"]
     assert [attempt["exit"] for attempt in attempts] == [0]
     assert not home.corpus.damage(home.directory / "modcache")

@@ -5,7 +5,8 @@ Rules:
   backoff, with the way out that was to blame put last, and never while every way out is down.
 - One line says why it is repeated.
 - A signal that ends the run ends it before CMD is started (again), too: 128+N.
-- Every way out down: one line for each and status 69, but only if CMD had asked for the network.
+- Every way out down: one line for each and status 69, but only if CMD had asked for the network, and if there
+  is nothing to go on with instead (a service has gone; what it did the run can do itself).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from gotunnel.address import HostPort, one_line
@@ -50,6 +51,9 @@ class Health(Protocol):
 
     async def refresh(self) -> HostPort | None:
         """Learn how things stand now; the target that no way out reached, where that isn't told otherwise."""
+
+
+Instead = Callable[[], Awaitable["tuple[Mapping[str, str], Health] | None"]]  # CMD's environment, ways out
 
 
 class Runner:
@@ -92,7 +96,14 @@ class Runner:
         if isinstance(error, NoWayOut):
             self._no_way = target
 
-    async def run(self, env: Mapping[str, str], pool: Health, *, timeout: float | None = None) -> int:
+    async def run(
+        self,
+        env: Mapping[str, str],
+        pool: Health,
+        *,
+        timeout: float | None = None,
+        instead: Instead | None = None,
+    ) -> int:
         """CMD's status, or 69, 124, 128+N.  Raises CommandError if CMD can't be started."""
         deadline = None if timeout is None else time.monotonic() + timeout
         retries = self._retries
@@ -123,7 +134,10 @@ class Runner:
             if self._signals.interrupted is not None:
                 continue
             if not way_back:
-                return self._status(result, verdict, pool)
+                other = await instead() if instead is not None else None
+                if other is None:
+                    return self._status(result, verdict, pool)
+                env, pool = other
             await self._prepare(verdict, pool, retries, deadline)
             if deadline is not None and time.monotonic() >= deadline:
                 return self._timed_out(timeout, "no repeat is begun")

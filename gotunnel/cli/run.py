@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gotunnel.child.signals import Signals
     from gotunnel.cli.progress import Line, Progress
     from gotunnel.cli.remote import Server
+    from gotunnel.cli.run_parts import Parts
     from gotunnel.config.load import Loaded, WaysOut
 
 USAGE = "gotunnel run [options] [--] CMD [ARG…]"
@@ -103,6 +104,7 @@ async def _with_replaces(
 
 
 async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout: float | None) -> int:
+
     from gotunnel.child.classify import is_go_command
     from gotunnel.child.retry import Runner
     from gotunnel.child.signals import Signals
@@ -149,25 +151,14 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
             wipe=line.wipe,
         )
         server = None if offline else _service(args)
+        named = bool(args.server or os.environ.get("GOTUNNEL_SERVER"))  # nobody else will do
         try:
             async with contextlib.AsyncExitStack() as parts:
-                health: Health
-                stands = None
-                if server is not None:
-                    from gotunnel.cli.remote import ServerError
-                    from gotunnel.cli.run_remote import remote_parts
 
-                    try:
-                        stands, health = await remote_parts(
-                            args, config, server, runner, parts, emit=emit, run_id=run_id
-                        )
-                    except ServerError:
-                        if args.server or os.environ.get("GOTUNNEL_SERVER"):
-                            raise  # nobody else will do; one that just ended is as none
-                if stands is None:
+                async def own() -> tuple[Parts, Health]:
                     from gotunnel.cli.run_parts import own_parts
 
-                    stands, health = await own_parts(
+                    return await own_parts(
                         args,
                         config,
                         ways,
@@ -178,12 +169,30 @@ async def _run(args: argparse.Namespace, loaded: Loaded, ways: WaysOut, timeout:
                         offline=offline,
                         planned=progress.planned,
                     )
+
+                health: Health
+                stands, instead = None, None
+                if server is not None:
+                    from gotunnel.cli.remote import ServerError
+                    from gotunnel.cli.run_remote import Spare, remote_parts
+
+                    spare = None if named else Spare(own, args.env, tell)
+                    try:
+                        stands, remote = await remote_parts(
+                            args, config, server, runner, parts, emit=emit, run_id=run_id, spare=spare
+                        )
+                        health, instead = remote, remote.instead
+                    except ServerError:
+                        if named:
+                            raise  # one that just ended is as none
+                if stands is None:
+                    stands, health = await own()
                 if shown:
                     ticking = Tasks("progress")
                     parts.push_async_callback(ticking.close)
                     parts.callback(line.clear)
                     ticking.spawn("tick", _tick(line, progress))
-                status = await runner.run(stands.env | args.env, health, timeout=timeout)
+                status = await runner.run(stands.env | args.env, health, timeout=timeout, instead=instead)
         except GotunnelError as error:
             emit(Exit(error.status, runner.attempts, (time.monotonic() - started) * 1000))
             raise

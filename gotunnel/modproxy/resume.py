@@ -5,6 +5,7 @@ Rules:
   again as soon as the service has let the run in anew, and what the child has of an answer is passed over.
 - Passed over are the same bytes only, which a hash tells: an answer that became another one is cut off, as it
   would have been without us.
+- A service that stays away is given up for the module proxy of the run's own engine, where it may open one.
 - An answer that breaks off while its service lives is asked for again too, AGAIN times without a byte more.
 - Who doesn't know the path's secret gets the service's 404, and nothing is asked on their behalf.
 - h11 speaks; nothing is stored, and no more is held than one piece of each answer.
@@ -39,6 +40,20 @@ _PIECE = 256 << 10
 _OURS = {b"connection", b"keep-alive", b"host", b"transfer-encoding", b"te", b"upgrade"}  # of one connection
 
 Readmitted = Callable[[], Awaitable[None]]
+Instead = Callable[[], Awaitable[tuple[HostPort, str] | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A module proxy: its socket, and the path before what is asked of it."""
+
+    address: HostPort
+    path: bytes
+
+    @staticmethod
+    def of(address: HostPort, path: str) -> _Place:
+        path = path.strip("/")
+        return _Place(address, f"/{path}".encode() if path else b"")
 
 
 class _Broken(Exception):
@@ -54,21 +69,34 @@ class _Changed(Exception):
 
 
 @dataclass(slots=True)
-class Persistence:
-    """Whether to ask again, and after how many seconds (pure)."""
+class Absence:
+    """Since when nobody could reach the service (pure); all requests wait for it together."""
 
     patience: float = PATIENCE
-    _since: float | None = None
+    since: float | None = None
+
+    def left(self, now: float) -> float:
+        """Seconds to wait for it still; counted from the first time this is asked since it was there."""
+        if self.since is None:
+            self.since = now
+        return max(0.0, self.since + self.patience - now)
+
+
+@dataclass(slots=True)
+class Persistence:
+    """Whether to ask again for one answer, and after how many seconds (pure)."""
+
+    absence: Absence
     _breaks: int = 0
 
     def again(self, now: float, *, reached: bool, moved: bool) -> float | None:
         """After a failure at `now`; None: no more.  `moved`: the child has got more of the answer."""
-        if moved or self._since is None:
-            self._since, self._breaks = now, 0
-        self._breaks += reached
-        if self._breaks > AGAIN or now - self._since >= self.patience:
-            return None
-        return 0.0 if reached else _PAUSE
+        if moved:
+            self._breaks = 0
+        if not reached:
+            return _PAUSE if self.absence.left(now) else None
+        self._breaks += 1
+        return None if self._breaks > AGAIN else 0.0
 
 
 @dataclass(slots=True)
@@ -83,14 +111,22 @@ class _Told:
 class Front:
     """Serves `path` (with the secret; "" lets all pass to a service that asks for credentials) of `service`.
 
-    `readmitted` returns when the service knows the run (again), which is at once while it never ended.
+    `readmitted` returns when the service knows the run (again), which is at once while it never ended;
+    `instead` gives the address and path of another module proxy, or None, when it was waited for in vain.
     """
 
     def __init__(
-        self, service: HostPort, path: str, readmitted: Readmitted, *, patience: float = PATIENCE
+        self,
+        service: HostPort,
+        path: str,
+        readmitted: Readmitted,
+        *,
+        instead: Instead | None = None,
+        patience: float = PATIENCE,
     ) -> None:
-        self._service, self._path = service, path.strip("/").encode()
-        self._readmitted, self._patience = readmitted, patience
+        self._ours = self._place = _Place.of(service, path)
+        self._readmitted, self._instead = readmitted, instead
+        self._absence, self._moving = Absence(patience), asyncio.Lock()
         self._tasks = Tasks("front")
         self._listener: asyncio.Server | None = None
         self.gave_up = False  # a service was waited for in vain
@@ -113,7 +149,7 @@ class Front:
         await self._tasks.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        child, link = _Child(reader, writer), _Link(self._service)
+        child, link = _Child(reader, writer), _Link()
         try:
             while (request := await child.request()) is not None:
                 await self._answer(request, child, link)
@@ -127,46 +163,80 @@ class Front:
             link.drop()
 
     def _admits(self, request: h11.Request) -> bool:
-        first = request.target.removeprefix(b"/").partition(b"/")[0]
-        return not self._path or hmac.compare_digest(first, self._path.partition(b"/")[0])
+        asked, ours = request.target, self._ours.path
+        return hmac.compare_digest(asked[: len(ours)], ours) and asked[len(ours) : len(ours) + 1] == b"/"
 
     async def _answer(self, request: h11.Request, child: _Child, link: _Link) -> None:
         """Raises _Changed for an answer that can't be gone on with."""
         if not self._admits(request):
             await child.whole(404, STRANGER)
             return
-        told, persistence = _Told(), Persistence(self._patience)
+        told, persistence = _Told(), Persistence(self._absence)
         while True:
-            before = told.size
+            before, place = told.size, self._place
             try:
-                await _once(request, child, link, told)
+                await _once(place, self._elsewhere(request, place), child, link, told, self._there)
                 return
             except _Broken as broken:
                 link.drop()
                 now = time.monotonic()
                 pause = persistence.again(now, reached=broken.reached, moved=told.size > before)
-                if pause is None:
+                if pause is None and (broken.reached or not await self._moved(place)):
                     self.gave_up = self.gave_up or not broken.reached
-                    if told.head is not None:
-                        raise _Changed from broken
-                    if broken.stranger:
-                        await child.whole(404, STRANGER)
-                    else:
-                        words = f"gotunnel: the service at {self._service} ended its answer for good\n"
-                        await child.whole(502, words.encode())
+                    await self._give_up(broken, child, told)
                     return
-                await asyncio.sleep(pause)
+                await asyncio.sleep(pause or 0)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._patience):
+                    async with asyncio.timeout(self._absence.left(time.monotonic())):
                         await self._readmitted()
 
+    async def _give_up(self, broken: _Broken, child: _Child, told: _Told) -> None:
+        if told.head is not None:
+            raise _Changed from broken
+        if broken.stranger:
+            await child.whole(404, STRANGER)
+        else:
+            words = f"gotunnel: the service at {self._place.address} ended its answer for good\n"
+            await child.whole(502, words.encode())
 
-async def _once(request: h11.Request, child: _Child, link: _Link, told: _Told) -> None:
-    """Ask once, and hand on what the child hasn't yet.  Raises _Broken, _Changed."""
-    answer = await link.ask(request)
+    def _elsewhere(self, request: h11.Request, place: _Place) -> h11.Request:
+        headers = [(b"Host", str(place.address).encode()), *_end_to_end(request)]
+        target = place.path + request.target[len(self._ours.path) :]
+        return h11.Request(method=request.method, target=target, headers=headers)
+
+    async def _moved(self, away: _Place) -> bool:
+        """Ask another module proxy from now on than `away`; False where there is none."""
+        async with self._moving:
+            if self._place is not away:
+                return True  # for another request, meanwhile
+            other = await self._instead() if self._instead is not None else None
+            if other is None:
+                return False
+
+            async def at_once() -> None: ...
+
+            self._place, self._instead, self._readmitted = _Place.of(*other), None, at_once
+            self._there()
+            return True
+
+    def _there(self) -> None:
+        self._absence.since, self.gave_up = None, False
+
+
+async def _once(
+    place: _Place,
+    request: h11.Request,
+    child: _Child,
+    link: _Link,
+    told: _Told,
+    there: Callable[[], None],
+) -> None:
+    """Ask once, hand on what the child hasn't yet; `there` hears of an answer.  Raises _Broken, _Changed."""
+    answer = await link.ask(place.address, request)
     piece = await link.body()
     if answer.status_code == 404 and piece == STRANGER:
         raise _Broken(reached=False, stranger=True)  # started anew, and hasn't let the run in yet
+    there()
     length = dict(answer.headers).get(b"content-length", b"")
     if told.head is None:
         told.head = answer.status_code, length
@@ -247,21 +317,17 @@ class _Child:
 class _Link:
     """One connection to the service, made when it is needed; every trouble with it is a _Broken."""
 
-    def __init__(self, service: HostPort) -> None:
-        self._service = service
+    def __init__(self) -> None:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._http = h11.Connection(h11.CLIENT)
+        self._where: HostPort | None = None
         self._reached = False  # by a connection that was made for this request
 
-    async def ask(self, request: h11.Request) -> h11.Response:
+    async def ask(self, where: HostPort, request: h11.Request) -> h11.Response:
         """The head of the answer."""
-        headers = [(b"Host", str(self._service).encode()), *_end_to_end(request)]
         try:
-            writer = await self._connection()
-            for event in (
-                h11.Request(method=request.method, target=request.target, headers=headers),
-                h11.EndOfMessage(),
-            ):
+            writer = await self._connection(where)
+            for event in (request, h11.EndOfMessage()):
                 writer.write(self._http.send(event) or b"")
             while not isinstance(event := await self._next(), h11.Response):
                 pass  # 1xx
@@ -280,15 +346,16 @@ class _Link:
         except (OSError, h11.ProtocolError) as error:
             raise _Broken(True) from error
 
-    async def _connection(self) -> asyncio.StreamWriter:
+    async def _connection(self, where: HostPort) -> asyncio.StreamWriter:
         http = self._http
-        if self._streams is not None and http.our_state is h11.DONE and http.their_state is h11.DONE:
+        free = http.our_state is h11.DONE and http.their_state is h11.DONE
+        if self._streams is not None and free and self._where == where:
             http.start_next_cycle()
             return self._streams[1]
         self.drop()
         async with asyncio.timeout(_CONNECT):
-            where = self._service
             self._streams = await asyncio.open_connection(where.host, where.port, limit=_PIECE)
+        self._where = where
         self._reached = True
         return self._streams[1]
 
