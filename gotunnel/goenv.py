@@ -194,10 +194,15 @@ def without_network(goproxy: str) -> str:
     return ",".join([*files, "off"])
 
 
+def http_sources(goproxy: str) -> list[str]:
+    """The sources of a GOPROXY list that speak http, in their order."""
+    entries = (entry.strip() for entry in goproxy.replace("|", ",").split(","))
+    return [entry for entry in entries if entry.startswith(("https://", "http://"))]
+
+
 def first_source(goproxy: str) -> str:
-    """The first source of a GOPROXY list that speaks http, "" if none does."""
-    entries = goproxy.replace("|", ",").split(",")
-    return next((e.strip() for e in entries if e.strip().startswith(("https://", "http://"))), "")
+    """The first of them, "" if there is none."""
+    return next(iter(http_sources(goproxy)), "")
 
 
 def own_command() -> list[str]:

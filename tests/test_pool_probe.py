@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import asyncssh
@@ -27,14 +27,21 @@ from tests.peers import Talk, echo, serving, silence, until
 class Scene:
     """A pool over `dialers` with a clock that can be set forward, and its prober."""
 
-    def __init__(self, target: HostPort, *dialers: Dialer, tls: bool = False, timeout: float = 0.5) -> None:
+    def __init__(
+        self,
+        target: HostPort,
+        *dialers: Dialer,
+        tls: bool = False,
+        timeout: float = 0.5,
+        others: Sequence[HostPort] = (),
+    ) -> None:
         self.ahead = 0.0
         self.events: list[Event] = []
         self.ways = [Upstream(f"way{n}", dialer) for n, dialer in enumerate(dialers)]
         self.pool = Pool(self.ways, emit=self.events.append, hedge="off", clock=self.clock)
         self.prober = Prober(
             self.pool,
-            ProbeTarget(target, tls, "/"),
+            [ProbeTarget(where, tls, "/") for where in (target, *others)],
             every=30.0,
             timeout=timeout,
             clock=self.clock,
@@ -227,6 +234,30 @@ async def test_one_that_failed_is_probed_after_its_rest_and_taken_back() -> None
         await until(lambda: scene.ways[0].breaker.state is State.CLOSED)
         await tasks.close()
         assert [state for name, state, _ in scene.breakers if name == "way0"][-1] == "closed"
+
+
+async def test_a_silent_mirror_does_not_count_as_the_death_of_every_way_out() -> None:
+    """It is asked first; when all ways out seem dead the next one is, and stays the one that is asked."""
+    async with serving(silence) as mute, serving(saying(b"x")) as other:
+        scene = Scene(mute, DirectDialer(), DirectDialer(), timeout=0.2, others=[other])
+        first, second = scene.ways
+        assert not await scene.prober.once(first)
+        assert not await scene.prober.once(second)
+        assert scene.pool.all_down
+        scene.ahead += 60
+        assert await scene.prober.once(first)
+        assert await scene.prober.once(second)
+        assert not scene.pool.all_down
+
+
+async def test_one_dead_way_out_does_not_change_who_is_asked() -> None:
+    async with serving(saying(b"x")) as asked:
+        dead = To(asked)
+        dead.error = down()
+        scene = Scene(asked, dead, DirectDialer(), others=[HostPort("127.0.0.1", dead_port())])
+        assert await scene.prober.once(scene.ways[1])
+        assert not await scene.prober.once(scene.ways[0])
+        assert await scene.prober.once(scene.ways[1])
 
 
 async def test_a_target_that_refuses_is_not_the_ways_fault() -> None:

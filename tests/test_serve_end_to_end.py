@@ -22,6 +22,7 @@ import pytest
 from tests.conftest import need
 from tests.lab import proc
 from tests.lab.corpus import Corpus
+from tests.lab.faults import Fault
 from tests.lab.origin import Origin
 from tests.lab.pki import Authority
 from tests.lab.proc import wait_until
@@ -295,6 +296,14 @@ def test_a_second_service_of_a_user_is_refused_unless_it_has_a_name(home: Home) 
     assert re.search(r"runs already \(pid \d+\).*--profile NAME", ran.stderr)
     home.start("--profile", "two")
     assert home.gotunnel("status", "--json", "--profile", "two").returncode == 0
+
+
+def test_it_is_ready_by_another_mirror_when_the_first_is_silent(home: Home) -> None:
+    with Origin(home.directory / "silent", home.corpus.directory) as silent:
+        silent.behave(Fault("silent"))
+        home.env["GOPROXY"] = f"{silent.url},{home.origin.url}"
+        home.start()
+        assert home.status()["ways"][0]["state"] == "up"
 
 
 def test_a_reload_swaps_the_ways_out_and_a_wrong_one_changes_nothing(home: Home) -> None:

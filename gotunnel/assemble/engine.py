@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -72,9 +72,9 @@ class Engine:
             self.graph.warm(warm_after)
         return self.address
 
-    def watch(self, url: str, *, every: float, timeout: float, at_once: bool = False) -> None:
-        """Probe every way out from now on, by `url`; "" watches nothing.  Raises ConfigError."""
-        self.graph.watch(url, every=every, timeout=timeout, at_once=at_once)
+    def watch(self, urls: Sequence[str], *, every: float, timeout: float, at_once: bool = False) -> None:
+        """Probe every way out from now on (see `Graph.watch`).  Raises ConfigError."""
+        self.graph.watch(urls, every=every, timeout=timeout, at_once=at_once)
 
     def replace(self, graph: Graph) -> None:
         """New streams go by `graph` from now on; the old one's go on to their end."""

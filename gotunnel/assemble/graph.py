@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from gotunnel.address import HostPort
@@ -105,16 +105,16 @@ class Graph:
 
         self.tasks.spawn("warm", later())
 
-    def watch(self, url: str, *, every: float, timeout: float, at_once: bool = False) -> None:
-        """Probe every way out from now on, by `url`; "" watches nothing.  Raises ConfigError."""
-        if not url:
+    def watch(self, urls: Sequence[str], *, every: float, timeout: float, at_once: bool = False) -> None:
+        """Probe every way out from now on, by the first of `urls` that answers; none watches nothing.
+
+        Raises ConfigError.
+        """
+        if not urls:
             return
-        try:
-            target = ProbeTarget.parse(url)
-        except ValueError as error:
-            raise ConfigError(f"pool.probe.url: {error}") from None
+        targets = probe_targets(urls)
         for pool in self.pools:
-            prober = Prober(pool, target, every=every, timeout=timeout, at_once=at_once)
+            prober = Prober(pool, targets, every=every, timeout=timeout, at_once=at_once)
             self.tasks.spawn("probe", prober.run())
 
     @property
@@ -269,3 +269,16 @@ def chain_of(upstream: UpstreamConfig, ways: WaysOut) -> Chain:
             for hop in chain.hops
         )
     )
+
+
+def probe_targets(urls: Sequence[str]) -> list[ProbeTarget]:
+    """Those of `urls` that can be probed.  Raises ConfigError where there is none."""
+    targets, problem = [], None
+    for url in urls:
+        try:
+            targets.append(ProbeTarget.parse(url))
+        except ValueError as error:
+            problem = problem or error
+    if not targets:
+        raise ConfigError(f"pool.probe.url: {problem}")
+    return targets

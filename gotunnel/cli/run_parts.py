@@ -23,8 +23,8 @@ from gotunnel.goenv import (
     Asking,
     Found,
     compose,
-    first_source,
     git_proxy_command,
+    http_sources,
     own_command,
     with_mirrors,
     without_network,
@@ -118,8 +118,9 @@ async def own_parts(
     if offline:
         goproxy = without_network(goproxy or found.goproxy)
     if not offline:
-        url = config.pool.probe.url or first_source(goproxy or found.goproxy)
-        engine.watch(url, every=config.pool.probe.every, timeout=config.pool.probe.timeout)
+        probe = config.pool.probe.url
+        urls = [probe] if probe else http_sources(goproxy or found.goproxy)
+        engine.watch(urls, every=config.pool.probe.every, timeout=config.pool.probe.timeout)
     if modules is not None:
         project = await project_of(args.argv, found)
         opened = await modules.open(found, project.sums, run_id=run_id, mirrors=mirrors)

@@ -29,7 +29,7 @@ from gotunnel.address import HostPort, one_line
 from gotunnel.assemble import build_engine, build_graph
 from gotunnel.assemble.discovery import Discoveries
 from gotunnel.assemble.engine import Engine
-from gotunnel.assemble.graph import Traffic
+from gotunnel.assemble.graph import Traffic, probe_targets
 from gotunnel.assemble.modules import Modules, opened_store
 from gotunnel.config.load import Loaded, WaysOut
 from gotunnel.config.model import Config
@@ -54,14 +54,14 @@ from gotunnel.daemon.state import (
 from gotunnel.daemon.upkeep import keep_small, left_as_it_was
 from gotunnel.daemon.webhook import Webhook, secret_from
 from gotunnel.errors import ConfigError, DialError
-from gotunnel.goenv import first_source, read, with_mirrors
+from gotunnel.goenv import http_sources, read, with_mirrors
 from gotunnel.listener.auth import derived, new_secret
 from gotunnel.listener.sockets import bind, reached_at
 from gotunnel.modproxy.gosum import GoSum
 from gotunnel.observe.alert import Alerts
 from gotunnel.observe.events import Emit
 from gotunnel.observe.logs import register_secret, set_level
-from gotunnel.pool.probe import Prober, ProbeTarget
+from gotunnel.pool.probe import Prober
 from gotunnel.tasks import Backoff, Tasks, in_thread
 from gotunnel.upstream.spec import Chain
 
@@ -312,22 +312,24 @@ class Service:
         words = (f"{name.removesuffix(':')}: {error.finding}" for name, error in failures)
         return "no way out works: " + "; ".join(words)
 
-    def _probe_url(self, config: Config) -> str:
+    def _probe_urls(self, config: Config) -> list[str]:
         mirrors = config.go.mirrors
         listed = with_mirrors(self._found.goproxy, mirrors) if mirrors else self._found.goproxy
-        return config.pool.probe.url or first_source(listed) or FALLBACK_PROBE
+        named = config.pool.probe.url
+        return [named] if named else http_sources(listed) or [FALLBACK_PROBE]
 
     def _watch(self, config: Config, *, at_once: bool = False) -> None:
         probe = config.pool.probe
-        self._url, self._timeout = self._probe_url(config), probe.timeout
-        self._engine.watch(self._url, every=probe.every, timeout=probe.timeout, at_once=at_once)
+        self._urls, self._timeout = self._probe_urls(config), probe.timeout
+        self._engine.watch(self._urls, every=probe.every, timeout=probe.timeout, at_once=at_once)
 
     async def _become_ready(self) -> None:
         """Probe until something comes through some way out."""
-        backoff = Backoff(0.5, 10.0)
+        backoff, turns = Backoff(0.5, 10.0), itertools.count()
         while not self._ready:
-            pool = self._engine.pool
-            prober = Prober(pool, ProbeTarget.parse(self._url), every=1.0, timeout=self._timeout)
+            pool, targets = self._engine.pool, probe_targets(self._urls)
+            target = targets[next(turns) % len(targets)]
+            prober = Prober(pool, [target], every=1.0, timeout=self._timeout)
             trying = [self._tasks.spawn(f"probe {u.name}", prober.once(u)) for u in pool.upstreams]
             for done in asyncio.as_completed(trying):
                 if await done:

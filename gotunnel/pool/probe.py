@@ -6,6 +6,7 @@ Rules:
 - Probed is who needs it: a way out whose breaker is open and has rested, and one that has carried nothing for
   a whole interval.  One that works for the user right now needs no probe: one whose streams bring bytes, for
   that its dials succeed proves nothing either.
+- Every way out down at once may be the doing of the one who was asked: then the next of `targets` is.
 - A probe's verdict goes where a dial's goes: `Pool.report`.  One that only took too long is no verdict while
   other streams bring bytes the same way.
 """
@@ -17,7 +18,8 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -60,16 +62,19 @@ class Prober:
     def __init__(
         self,
         pool: Pool,
-        target: ProbeTarget,
+        targets: Sequence[ProbeTarget],
         *,
         every: float,
         timeout: float,
         at_once: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`at_once`: who was never tried is not left unknown for the first `every` seconds."""
+        """`targets`: the first is asked, the others in its place.
+
+        `at_once`: who was never tried is not left unknown for the first `every` seconds.
+        """
         self._pool = pool
-        self._target = target
+        self._targets = deque(targets)
         self._every = every
         self._timeout = timeout
         self._clock = clock
@@ -106,15 +111,22 @@ class Prober:
 
     async def once(self, upstream: Upstream) -> bool:
         """Probe one way out; True if it carried something."""
+        target = self._targets[0]
+        worked = await self._ask(upstream, target)
+        if not worked and self._pool.all_down and target is self._targets[0]:
+            self._targets.rotate(-1)
+        return worked
+
+    async def _ask(self, upstream: Upstream, target: ProbeTarget) -> bool:
         started = self._asked[upstream.name] = self._clock()
         upstream.look(started)
         try:
-            stream = await self._pool.try_one(upstream, self._target.address)
+            stream = await self._pool.try_one(upstream, target.address)
         except DialError:
             return False  # the pool has heard of it
         try:
             async with asyncio.timeout(self._timeout):
-                await _any_answer(stream, self._target)
+                await _any_answer(stream, target)
         except (TimeoutError, StreamLost) as error:
             upstream.look(self._clock())
             if isinstance(error, TimeoutError) and upstream.carried_at > started:
@@ -122,7 +134,7 @@ class Prober:
                 return False
             words = "carries nothing" if isinstance(error, TimeoutError) else str(error)
             finding = "hop.stalled" if isinstance(error, TimeoutError) else "hop.closed"
-            detail = f"{upstream.name}: a probe of {self._target.address}: {words}"
+            detail = f"{upstream.name}: a probe of {target.address}: {words}"
             self._pool.report(upstream, DialError(finding, detail, blame=Blame.HOP, hop=upstream.name))
             return False
         except BaseException:
