@@ -49,7 +49,10 @@ class Feed(asyncio.BufferedProtocol):
 
     def __init__(self, connection: asyncio.Protocol) -> None:
         from asyncssh.encryption import GCMEncryption
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+        self._aesgcm, self._invalid = AESGCM, InvalidTag
         self._connection: Any = connection
         self._gcm = GCMEncryption if insides_known() else None
         self._buffer = bytearray(_ROOM)
@@ -139,9 +142,10 @@ class Feed(asyncio.BufferedProtocol):
 
     def _cut(self) -> None:
         """Packet by packet, as far as they are whole."""
-        connection, view = self._connection, self._view
+        connection, view, gcm = self._connection, self._view, cast(type, self._gcm)
+        from_bytes = int.from_bytes
         while self._start < self._end:
-            if not isinstance(connection._recv_encryption, cast(type, self._gcm)):
+            if not isinstance(connection._recv_encryption, gcm):
                 self._give(self._end)
                 return
             pending = len(connection._inpbuf)
@@ -152,33 +156,33 @@ class Feed(asyncio.BufferedProtocol):
             if pending or connection._recv_handler != connection._recv_pkthdr:
                 self._give(self._end)
                 continue
-            if self._end - self._start < 4:
-                return
-            size = 4 + int.from_bytes(view[self._start : self._start + 4], "big") + _TAG
-            if size > _ROOM // 2:
-                self._give(self._end)  # no packet that we allowed: asyncssh will say so
-                return
-            end = self._start + size
-            if end > self._end:
-                return
-            if size < _WORTH or not self._deliver(self._start, end):
-                self._give(end)
+            delivered = True
+            while delivered:  # which leaves asyncssh as it was: between two packets
+                start = self._start
+                if self._end - start < 4:
+                    return
+                size = 4 + from_bytes(view[start : start + 4], "big") + _TAG
+                if size > _ROOM // 2:
+                    self._give(self._end)  # no packet that we allowed: asyncssh will say so
+                    return
+                end = start + size
+                if end > self._end:
+                    return
+                delivered = size >= _WORTH and self._deliver(start, end)
+            self._give(end)
 
     def _deliver(self, start: int, end: int) -> bool:
         """Hold channel data for its channel; False, and nothing done, for any other packet."""
-        from cryptography.exceptions import InvalidTag
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
         connection = self._connection
         if not connection._auth_complete or connection._decompressor or connection._transport is None:
             return False
         keys = connection._recv_encryption._cipher
         if self._cipher is None or keys._key != self._key:
-            self._key, self._cipher = keys._key, AESGCM(keys._key)
+            self._key, self._cipher = keys._key, self._aesgcm(keys._key)
         view = self._view
         try:
             plain = self._cipher.decrypt(keys._iv, view[start + 4 : end], view[start : start + 4])
-        except InvalidTag:
+        except self._invalid:
             return False  # asyncssh will find the same, and end the connection
         if plain[1] != _CHANNEL_DATA:
             return False
