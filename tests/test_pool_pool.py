@@ -191,6 +191,25 @@ async def test_a_way_that_never_worked_is_not_waited_for() -> None:
     assert a.dials == 1  # it rests
 
 
+async def test_one_that_failed_as_of_a_moment_is_tried_again_at_once() -> None:
+    """sshd drops a connection for its MaxStartups, or is being restarted: no word on the way itself."""
+    dropped = DialError("hop.closed", "closed the connection during the SSH handshake", blame=Blame.HOP)
+    a, b = Scripted("a", dropped, None), Scripted("b", refused(), refused())
+    scene = Scene(a, b)
+    async with asyncio.timeout(3):
+        assert await scene.pool.dial(TARGET) is a.opened[0]
+
+
+async def test_but_not_for_long() -> None:
+    dropped = DialError("hop.closed", "closed the connection during the SSH handshake", blame=Blame.HOP)
+    a = Scripted("a", *[dropped] * 20)
+    scene = Scene(a)
+    async with asyncio.timeout(6):
+        with pytest.raises(NoWayOut):
+            await scene.pool.dial(TARGET)
+    assert 2 <= a.dials <= 6
+
+
 async def test_a_way_that_has_worked_is_waited_for() -> None:
     a = Scripted("a", refused(), refused(), None)
     scene = Scene(a, worked="a")

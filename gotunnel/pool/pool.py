@@ -31,6 +31,8 @@ from gotunnel.upstream.asking import NOBODY, Asking
 from gotunnel.upstream.dialer import Dialer, Stream
 
 PATIENCE = 8.0  # seconds that a dial waits for a way out that has worked before
+BRIEFLY = 2.5  # seconds for one that hasn't, but failed as of a moment only
+_MOMENT = {"hop.closed", "tcp.reset", "ssh.handshake"}  # a restart, MaxStartups, a damaged packet
 DEADLINE = 11.0  # seconds for one dial in all; a run without a way out ends within 15
 STUCK = 4.0  # seconds after which the older of two pending dials makes room for a third
 
@@ -61,6 +63,11 @@ class Upstream:
             if stream.received > before:
                 self._opened[index] = (stream, stream.received)
                 self.carried_at = now
+
+    @property
+    def may_return(self) -> bool:
+        """True if it is worth waiting for."""
+        return self.has_worked or (self.last_error is not None and self.last_error.finding in _MOMENT)
 
     @property
     def is_down(self) -> bool:
@@ -226,22 +233,19 @@ class Pool:
         now = self._clock()
         if upstream.breaker.usable(now):
             return True
-        urgent = upstream.has_worked and not any(u.breaker.usable(now) for u in self.upstreams)
+        urgent = upstream.may_return and not any(u.breaker.usable(now) for u in self.upstreams)
         return urgent and upstream.breaker.usable(now, urgent=True)
 
     async def _wait_for_one(self, started: float, failures: list[tuple[str, DialError]]) -> bool:
         """Wait until a way out may be tried again; False if that is not worth it."""
         if failures and not any(error.charges_hop for _, error in failures):
             return False  # the ways work; the target doesn't
-        now = self._clock()
-        waiting = [
-            u.breaker.rests_until(urgent=True)
-            for u in self.upstreams
-            if u.has_worked and u.breaker.state is not State.CLOSED
-        ]
-        if not waiting or now - started >= PATIENCE:
+        returning = [u for u in self.upstreams if u.may_return and u.breaker.state is not State.CLOSED]
+        left = started - self._clock() + (PATIENCE if any(u.has_worked for u in returning) else BRIEFLY)
+        if not returning or left <= 0:
             return False
-        pause = min(max(min(waiting) - now, 0.05), PATIENCE - (now - started) + 0.05)
+        rested = min(u.breaker.rests_until(urgent=True) for u in returning)
+        pause = min(max(rested - self._clock(), 0.05), left + 0.05)
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
