@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from gotunnel.address import one_line, redact
+from gotunnel.dataclass import dataclass
 from gotunnel.findings.catalogue import kind, mendable
 from gotunnel.findings.reader import Blocks, Match, Reader
 

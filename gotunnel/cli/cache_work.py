@@ -9,11 +9,11 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gotunnel.cli.console import Console, tell
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ModuleError, UsageError
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import datetime
 import re
 import secrets
@@ -20,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError, DialError, NoWayOut
 from gotunnel.goenv import Found
 from gotunnel.listener.auth import USER, new_secret
@@ -37,7 +37,7 @@ _FIELDS = ("goproxy", "gosumdb", "no_proxy_globs", "no_sumdb_globs", "gomodcache
            "goversion", "platform")  # fmt: skip
 
 
-@dataclasses.dataclass(eq=False)
+@dataclass(eq=False)
 class Run:
     """One run; `no_way` is the target that no way out reached since it was last asked."""
 

@@ -18,10 +18,11 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from gotunnel.dataclass import dataclass
 from gotunnel.modproxy.modfile import ModFileError, parse_mod
 
 _GO = re.compile(r"(?:go|gotip|go1\.[0-9][0-9a-z.]*)(?:\.exe)?")

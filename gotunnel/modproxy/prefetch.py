@@ -18,11 +18,12 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import GotunnelError, ModuleError
 from gotunnel.modproxy import target
 from gotunnel.modproxy.closure import Item

@@ -18,10 +18,10 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import Blame, DialError, StreamLost
 from gotunnel.pool.breaker import State
 from gotunnel.pool.pool import Pool, Upstream

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gotunnel.address import one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.upstream.ssh_plan import SshPlan
 from gotunnel.upstream.ssh_prompts import Prompts
 

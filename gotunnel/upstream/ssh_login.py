@@ -17,10 +17,10 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import Blame, DialError, StreamLost
 from gotunnel.tasks import Tasks, in_thread, time_limit
 from gotunnel.upstream.connect import dial_hop
