@@ -13,11 +13,12 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gotunnel.address import HostPort, one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError
 from gotunnel.goenv import (
     Asking,
@@ -96,6 +97,7 @@ async def own_parts(
     address = await engine.start(HostPort(proxy.host, proxy.port), warm_after=warm_after)
     modules: Modules | None = None
     if not args.no_modproxy:
+        await in_thread("import modproxy", _load_modproxy)  # meanwhile the ways out are dialled
         from gotunnel.assemble.modules import Modules, opened_store
 
         store = await stack.enter_async_context(opened_store(config, proxy_url=engine.proxy_url))
@@ -134,6 +136,13 @@ async def own_parts(
         found, config, proxy_url=engine.proxy_url, run_id=run_id, goproxy=goproxy, offline=offline
     )
     return Parts(env, (*mirrors, *re.split("[,|]", found.goproxy))), engine.pool
+
+
+def _load_modproxy() -> None:
+    """After this what the module proxy needs before CMD starts is imported."""
+    names = ("assemble.modules", "storage.disk", "modproxy.server", "modproxy.prefetch", "modproxy.sumdb")
+    for name in names:
+        import_module(f"gotunnel.{name}")
 
 
 def environment(
