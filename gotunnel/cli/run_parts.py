@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from gotunnel.child.retry import Runner
     from gotunnel.config.load import WaysOut
     from gotunnel.config.model import Config
+    from gotunnel.modproxy.gocommand import Settings
     from gotunnel.modproxy.gosum import GoSum
-    from gotunnel.modproxy.prefetch import Settings
     from gotunnel.pool.pool import Pool
 
 _log = logging.getLogger("gotunnel.run")
@@ -181,9 +181,8 @@ class Project:
 async def project_of(argv: Sequence[str], found: Found) -> Project:
     """Raises ConfigError for a go.sum that can't be read, where CMD is a go command that reads it."""
     from gotunnel.child.classify import loads_modules
-    from gotunnel.modproxy.gocommand import child_directory, read_command
+    from gotunnel.modproxy.gocommand import Settings, child_directory, read_command
     from gotunnel.modproxy.gosum import GoSum, read_go_sums
-    from gotunnel.modproxy.prefetch import Settings
 
     env = {
         "GOFLAGS": found.goflags,

@@ -173,7 +173,8 @@ class Runs:
     def _prefetch(self, run: Run, found: Found, asked: Mapping[str, Any]) -> None:
         from pathlib import Path
 
-        from gotunnel.modproxy.prefetch import Prefetcher, Settings
+        from gotunnel.modproxy.gocommand import Settings
+        from gotunnel.modproxy.prefetch import Prefetcher
 
         assert self._modules is not None
         assert run.opened is not None
