@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 _Jobs = SimpleQueue[tuple[str, Callable[[], Callable[[], object]]]]  # a job gives what tells its end
 _LINGER = 1.0  # seconds
+_RNG = random.Random()  # noqa: S311 - jitter, not cryptography; seeding one costs more than the rest of a Backoff
 _idle: list[_Jobs] = []  # of the threads that wait for a job
 _log = logging.getLogger("gotunnel.tasks")
 
@@ -147,7 +148,7 @@ class Backoff:
             raise ValueError("want 0 < first <= last")
         self._first, self._last = first, last
         self._next = first
-        self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
+        self._rng = rng or _RNG
 
     def delay(self) -> float:
         """The next delay."""
