@@ -25,8 +25,8 @@ else:
 
     def _later(twin, options):
         body = dict(vars(twin))
-        hints = body.get("__annotations__", {})
-        usual = options.get("slots") and not any(name in body for name in _UNUSUAL)
+        hints = body.get("__annotations__", {})  # none are there where a Python keeps them elsewhere
+        usual = hints and options.get("slots") and not any(name in body for name in _UNUSUAL)
         if not usual or not all(isinstance(h, str) and not h.startswith(_PSEUDO) for h in hints.values()):
             return _now(twin, options)
         fields = [name for name, hint in hints.items() if not hint.startswith("ClassVar")]
