@@ -24,7 +24,7 @@ A connection:  accept -> parse -> authenticate -> pool picks candidates -> chain
     modproxy/     the module proxy: sources, fetch, resume, checksums, prefetch, bundles
     daemon/       what the background service is beside its engine
     observe/      events, logs, metrics, alerts, the last hour
-    errors.py  address.py  pattern.py  tasks.py  openfiles.py   the ground floor
+    errors.py  address.py  pattern.py  tasks.py  openfiles.py  dataclass.py   the ground floor
 
 Imports go downwards only: cli -> daemon -> assemble -> {listener, modproxy, child, doctor} -> route -> pool
 -> upstream -> wire -> ground floor.  Nothing below `assemble` imports `config`; `tests/test_imports.py` holds

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+
+from gotunnel.dataclass import dataclass
 
 _BAD = re.compile(r"[\x00-\x20\x7f-\xa0/@\\?#]")
 _USERINFO = re.compile(r"://(?P<user>[^\s/@:]{0,1000}):[^\s/]{0,4000}@")  # bounded: text may be anybody's

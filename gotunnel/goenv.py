@@ -22,10 +22,10 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import UsageError
 
 DEFAULT_GOPROXY = "https://proxy.golang.org,direct"

@@ -20,7 +20,7 @@ import asyncio
 import math
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +28,7 @@ import h11
 
 from gotunnel import __version__
 from gotunnel.address import HostPort, one_line, redact
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import Blame, DialError, GotunnelError, StreamLost
 from gotunnel.upstream.asking import Ask, Asking
 from gotunnel.upstream.chain import ChainBuilder, expand

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeGuard
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import Blame, DialError
 from gotunnel.pattern import Pattern
 from gotunnel.upstream.dialer import Dialer, Stream, Ways

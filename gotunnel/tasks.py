@@ -2,7 +2,9 @@
 
 Rules:
 - No bare `create_task`: an owner (`Tasks`) names each task, keeps it, hears of its failure and ends it.
-- What blocks runs in a daemon thread (`in_thread`): asyncio's own executor is joined at exit.
+- What blocks runs in a daemon thread (`in_thread`): asyncio's own executor is joined at exit.  No job waits
+  for another.  A thread that has nothing to do lingers: to start one costs more than most jobs do, and holds
+  up the loop until it runs.
 - Backoff is pure: it gives delays, the caller sleeps; randomness is injected.
 """
 
@@ -11,12 +13,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_Jobs = SimpleQueue[tuple[str, Callable[[], Callable[[], object]]]]  # a job gives what tells its end
+_LINGER = 1.0  # seconds
+_RNG = random.Random()  # noqa: S311 - jitter, not cryptography; seeding one costs more than the rest of a Backoff
+_idle: list[_Jobs] = []  # of the threads that wait for a job
 _log = logging.getLogger("gotunnel.tasks")
 
 
@@ -63,7 +71,7 @@ async def in_thread(name: str, job: Callable[[], T]) -> T:
         if not answer.done():
             act()
 
-    def work() -> None:
+    def work() -> Callable[[], object]:
         try:
             result = job()
         except Exception as error:
@@ -71,11 +79,38 @@ async def in_thread(name: str, job: Callable[[], T]) -> T:
             act = lambda: answer.set_exception(failure)  # noqa: E731
         else:
             act = lambda: answer.set_result(result)  # noqa: E731
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
-            loop.call_soon_threadsafe(tell, act)
+        return lambda: loop.call_soon_threadsafe(tell, act)
 
-    threading.Thread(target=work, name=name, daemon=True).start()
+    try:
+        jobs = _idle.pop()
+    except IndexError:
+        jobs = SimpleQueue()
+        threading.Thread(target=_work, args=(jobs,), name=name, daemon=True).start()
+    jobs.put((name, work))
     return await answer
+
+
+def _work(jobs: _Jobs) -> None:
+    """A thread of `in_thread`."""
+    thread = threading.current_thread()
+    while True:
+        try:
+            name, job = jobs.get(timeout=_LINGER)
+        except Empty:
+            try:
+                _idle.remove(jobs)
+            except ValueError:  # somebody has taken it just now, and brings a job
+                continue
+            return
+        thread.name = name
+        told = job()
+        _idle.append(jobs)  # first, for whoever is told brings the next job
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            told()
+        del job, told  # and what they hold
+
+
+os.register_at_fork(after_in_child=_idle.clear)
 
 
 @contextlib.asynccontextmanager
@@ -113,7 +148,7 @@ class Backoff:
             raise ValueError("want 0 < first <= last")
         self._first, self._last = first, last
         self._next = first
-        self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
+        self._rng = rng or _RNG
 
     def delay(self) -> float:
         """The next delay."""

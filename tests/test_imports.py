@@ -22,9 +22,10 @@ LAYERS = (
     ("wire",),
     ("storage",),
     ("findings", "observe", "pattern", "tasks", "address", "errors", "openfiles"),
+    ("dataclass",),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
-CONFIG_MAY = {"address", "errors", "pattern", "upstream.spec"}
+CONFIG_MAY = {"address", "dataclass", "errors", "pattern", "upstream.spec"}
 READS_CONFIG = {"cli", "demo", "daemon", "assemble", "config"}
 # the edges within a floor
 BESIDE = {

@@ -13,8 +13,8 @@ import pytest
 
 from gotunnel.errors import ModuleError
 from gotunnel.modproxy.closure import Item
-from gotunnel.modproxy.gocommand import child_directory
-from gotunnel.modproxy.prefetch import Prefetcher, Progress, Settings, in_modcache, read_files
+from gotunnel.modproxy.gocommand import Settings, child_directory
+from gotunnel.modproxy.prefetch import Prefetcher, Progress, in_modcache, read_files
 from gotunnel.modproxy.target import Target
 from gotunnel.storage.store import Stored, StoreError
 from tests.lab.corpus import Corpus

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from gotunnel import tasks
 from gotunnel.tasks import Backoff, Tasks, in_thread, time_limit
 
 
@@ -98,3 +99,21 @@ async def test_a_time_limit_stands_still_with_its_clock() -> None:
             await asyncio.Event().wait()
     async with time_limit(None, loop.time):
         await asyncio.sleep(0)
+
+
+async def test_a_thread_takes_one_job_after_another_and_none_waits_for_another() -> None:
+    first = await in_thread("first", threading.get_ident)
+    assert await in_thread("second", threading.get_ident) == first
+    assert await in_thread("third", lambda: threading.current_thread().name) == "third"
+    meeting = threading.Barrier(20)  # each holds its thread until all have one
+    jobs = [in_thread("meet", lambda: meeting.wait(10)) for _ in range(20)]
+    assert sorted(await asyncio.gather(*jobs)) == list(range(20))
+
+
+async def test_a_thread_that_has_nothing_to_do_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "_LINGER", 0.01)
+    monkeypatch.setattr(tasks, "_idle", [])
+    thread = await in_thread("soon over", threading.current_thread)
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()
+    assert await in_thread("another", lambda: 1) == 1

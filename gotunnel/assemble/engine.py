@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,6 +11,7 @@ from gotunnel.address import HostPort
 from gotunnel.assemble.graph import Graph, Switch, build_graph
 from gotunnel.config.load import WaysOut
 from gotunnel.config.model import Config, Tls
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError, DialError
 from gotunnel.listener.auth import USER, Keys, new_secret
 from gotunnel.listener.proxy import Endpoint

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from gotunnel.address import HostPort
 from gotunnel.config.load import WaysOut
 from gotunnel.config.model import Config
 from gotunnel.config.model import Upstream as UpstreamConfig
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import Blame, ConfigError, DialError
 from gotunnel.observe.events import Emit
 from gotunnel.pattern import Pattern

@@ -15,7 +15,6 @@ import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -23,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 from gotunnel.address import HostPort
 from gotunnel.assemble.engine import credentials
 from gotunnel.config.model import Config, Tls
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError, DialError, ModuleError
 from gotunnel.goenv import DEFAULT_GOPROXY, Found, first_source, with_mirrors
 from gotunnel.listener.auth import matches, new_secret

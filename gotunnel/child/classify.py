@@ -17,11 +17,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gotunnel.address import one_line, redact
+from gotunnel.dataclass import dataclass
 from gotunnel.findings.catalogue import kind, mendable
-from gotunnel.findings.reader import Blocks, Match, Reader
+
+if TYPE_CHECKING:
+    from gotunnel.findings.reader import Blocks, Match, Reader
 
 _KEPT = 500  # matches; a log with more of them says nothing new
 
@@ -72,29 +75,38 @@ class Shape:
 
 
 class Output:
-    """Takes CMD's standard error as it comes; keeps what `classify` needs, in bounded memory."""
+    """Takes CMD's standard error as it comes; keeps what `classify` needs, in bounded memory.
+
+    The patterns, which take 10 ms to compile, are imported when the first of it comes.
+    """
 
     def __init__(self) -> None:
-        self._blocks = Blocks()
-        self._reader = Reader()
+        self._parts: tuple[Blocks, Reader] | None = None
         self._matches: list[Match] = []
         self._foreign = self._per_package = False
 
     def feed(self, data: bytes) -> None:
         """More output."""
-        self._take(self._blocks.feed(data))
+        if self._parts is None:
+            from gotunnel.findings.reader import Blocks, Reader
+
+            self._parts = Blocks(), Reader()
+        blocks, reader = self._parts
+        self._take(reader, blocks.feed(data))
 
     def verdict(self, argv: Sequence[str], status: int, *, allow_any: bool = False) -> Verdict:
         """At the end of CMD; see `classify`."""
-        self._take(self._blocks.finish())
-        self._matches += self._reader.last()
+        if self._parts is not None:
+            blocks, reader = self._parts
+            self._take(reader, blocks.finish())
+            self._matches += reader.last()
         shape = Shape(self._foreign, self._per_package)
         return classify(argv, status, self._matches, shape, allow_any=allow_any)
 
-    def _take(self, block: bytes) -> None:
+    def _take(self, reader: Reader, block: bytes) -> None:
         if not block:
             return
-        for match in self._reader.scan(block):
+        for match in reader.scan(block):
             if len(self._matches) < _KEPT:
                 self._matches.append(match)
         if self._foreign:

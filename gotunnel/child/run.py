@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -28,6 +27,7 @@ from gotunnel.address import one_line
 from gotunnel.child import keeper, sweep
 from gotunnel.child.signals import Signals
 from gotunnel.child.tee import Tee
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import CommandError
 from gotunnel.openfiles import limit_before
 

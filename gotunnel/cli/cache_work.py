@@ -9,11 +9,11 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gotunnel.cli.console import Console, tell
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ModuleError, UsageError
 
 if TYPE_CHECKING:
@@ -191,6 +191,7 @@ async def fetch(work: Work, project: Project, *, modcache: str) -> int:
     """The bulk of it, many at a time; returns the bytes that were new.  What fails is asked again later."""
     from gotunnel.cli.cache_jobs import size
     from gotunnel.modproxy import prefetch as fetching
+    from gotunnel.modproxy.gocommand import Settings
 
     assert work.opened.proxy is not None
     assert work.opened.project is not None
@@ -199,7 +200,7 @@ async def fetch(work: Work, project: Project, *, modcache: str) -> int:
         work.progress(f"{now.done} of {now.wanted} files, {size(now.bytes)}")
 
     env = {name: value for name in ("GOWORK", "GO111MODULE") if (value := os.environ.get(name))}
-    settings = fetching.Settings(
+    settings = Settings(
         env={**env, "GOFLAGS": project.found.goflags}, private=work.opened.project.private, modcache=modcache
     )
     prefetcher = fetching.Prefetcher(

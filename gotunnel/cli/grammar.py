@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 import enum
-from dataclasses import dataclass
+
+from gotunnel.dataclass import dataclass
 
 
 class Values(enum.Enum):

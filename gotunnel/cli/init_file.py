@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError, UsageError
 
 

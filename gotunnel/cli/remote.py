@@ -16,13 +16,13 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from gotunnel.address import HostPort, one_line, redact
 from gotunnel.daemon.state import Running, answers, load_running, read_running, runtime_directory
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import GotunnelError, UsageError
 
 _CONNECT = 2.0  # seconds; it is this machine, or a near one

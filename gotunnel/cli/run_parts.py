@@ -13,11 +13,12 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gotunnel.address import HostPort, one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError
 from gotunnel.goenv import (
     Asking,
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from gotunnel.child.retry import Runner
     from gotunnel.config.load import WaysOut
     from gotunnel.config.model import Config
+    from gotunnel.modproxy.gocommand import Settings
     from gotunnel.modproxy.gosum import GoSum
-    from gotunnel.modproxy.prefetch import Settings
     from gotunnel.pool.pool import Pool
 
 _log = logging.getLogger("gotunnel.run")
@@ -96,6 +97,7 @@ async def own_parts(
     address = await engine.start(HostPort(proxy.host, proxy.port), warm_after=warm_after)
     modules: Modules | None = None
     if not args.no_modproxy:
+        await in_thread("import modproxy", _load_modproxy)  # meanwhile the ways out are dialled
         from gotunnel.assemble.modules import Modules, opened_store
 
         store = await stack.enter_async_context(opened_store(config, proxy_url=engine.proxy_url))
@@ -137,6 +139,13 @@ async def own_parts(
     return Parts(env, (*mirrors, *re.split("[,|]", found.goproxy))), engine.pool
 
 
+def _load_modproxy() -> None:
+    """After this what the module proxy needs before CMD starts is imported."""
+    names = ("assemble.modules", "storage.disk", "modproxy.server", "modproxy.prefetch", "modproxy.sumdb")
+    for name in names:
+        import_module(f"gotunnel.{name}")
+
+
 def environment(
     found: Found, config: Config, *, proxy_url: str, run_id: str, goproxy: str, offline: bool
 ) -> dict[str, str]:
@@ -173,9 +182,8 @@ class Project:
 async def project_of(argv: Sequence[str], found: Found) -> Project:
     """Raises ConfigError for a go.sum that can't be read, where CMD is a go command that reads it."""
     from gotunnel.child.classify import loads_modules
-    from gotunnel.modproxy.gocommand import child_directory, read_command
+    from gotunnel.modproxy.gocommand import Settings, child_directory, read_command
     from gotunnel.modproxy.gosum import GoSum, read_go_sums
-    from gotunnel.modproxy.prefetch import Settings
 
     env = {
         "GOFLAGS": found.goflags,

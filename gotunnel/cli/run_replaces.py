@@ -17,10 +17,11 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError, GotunnelError
 
 if TYPE_CHECKING:

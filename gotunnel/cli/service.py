@@ -21,12 +21,12 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gotunnel.daemon.activation import NAMES
 from gotunnel.daemon.units import MARK, PORTS, Wanted, quoted, render
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import GotunnelError, UsageError
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from gotunnel.address import one_line
 from gotunnel.config.model import KEYS, RESERVED, Config, build
@@ -26,6 +25,7 @@ from gotunnel.config.sources import (
     read_toml,
 )
 from gotunnel.config.upstreams import WaysOut, resolve_upstreams
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError
 
 __all__ = ["Loaded", "WaysOut", "examine", "find", "load", "resolve_upstreams", "search_list"]

@@ -8,17 +8,16 @@ Rules:
 - An upstream keeps the text of its CHAIN, already checked by `upstream.spec.parse_chain`.
 """
 
-# ruff: noqa: RUF009 - `setting` gives a dataclasses.field
 from __future__ import annotations
 
 import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from gotunnel.config import values
 from gotunnel.config.values import Auth, Endpoint, Filter, Kind, Span
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError
 from gotunnel.pattern import Pattern
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from gotunnel.address import one_line
 from gotunnel.config import values
 from gotunnel.config.model import KEYS, LISTS, SECTIONS, TABLES, Key, Route, Upstream, rows, variable
+from gotunnel.dataclass import dataclass
 
 _TOML_PLACE = r" ?\(at (?:line (\d+), column (\d+)|end of document)\)$"
 

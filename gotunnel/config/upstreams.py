@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from gotunnel.config.model import Config, Route, Upstream, chain_text, shown_chain
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError
 from gotunnel.pattern import no_proxy_patterns
 

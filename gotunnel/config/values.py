@@ -15,10 +15,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from gotunnel.address import HostPort, one_line, redact
+from gotunnel.dataclass import dataclass
 
 T = TypeVar("T")
 

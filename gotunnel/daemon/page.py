@@ -9,9 +9,10 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from types import MappingProxyType
+
+from gotunnel.dataclass import dataclass
 
 FILES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {

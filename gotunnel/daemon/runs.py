@@ -10,7 +10,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import datetime
 import re
 import secrets
@@ -20,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError, DialError, NoWayOut
 from gotunnel.goenv import Found
 from gotunnel.listener.auth import USER, new_secret
@@ -37,7 +37,7 @@ _FIELDS = ("goproxy", "gosumdb", "no_proxy_globs", "no_sumdb_globs", "gomodcache
            "goversion", "platform")  # fmt: skip
 
 
-@dataclasses.dataclass(eq=False)
+@dataclass(eq=False)
 class Run:
     """One run; `no_way` is the target that no way out reached since it was last asked."""
 
@@ -173,7 +173,8 @@ class Runs:
     def _prefetch(self, run: Run, found: Found, asked: Mapping[str, Any]) -> None:
         from pathlib import Path
 
-        from gotunnel.modproxy.prefetch import Prefetcher, Settings
+        from gotunnel.modproxy.gocommand import Settings
+        from gotunnel.modproxy.prefetch import Prefetcher
 
         assert self._modules is not None
         assert run.opened is not None

@@ -22,7 +22,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gotunnel import __version__
 from gotunnel.address import HostPort, one_line
@@ -53,6 +53,7 @@ from gotunnel.daemon.state import (
 )
 from gotunnel.daemon.upkeep import keep_small, left_as_it_was
 from gotunnel.daemon.webhook import Webhook, secret_from
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError, DialError
 from gotunnel.goenv import http_sources, read, with_mirrors
 from gotunnel.listener.auth import derived, new_secret

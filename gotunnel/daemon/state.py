@@ -23,11 +23,12 @@ import socket
 import stat
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError
 
 NONCE, PROOF = "Gotunnel-Nonce", "Gotunnel-Proof"  # heads of a request and its answer

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from gotunnel.daemon.activation import NAMES
+from gotunnel.dataclass import dataclass
 
 PROGRAM = "/usr/bin/env gotunnel"  # of the files in systemd/; `service install` writes an absolute path
 PORTS: Mapping[str, int] = dict(zip(NAMES, (4480, 4481, 4482), strict=True))

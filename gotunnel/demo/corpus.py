@@ -14,9 +14,10 @@ import json
 import random
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from gotunnel.dataclass import dataclass
 from gotunnel.modproxy.dirhash import escape, h1_of_go_mod, h1_of_zip
 
 VERSION = "v1.0.0"

@@ -14,9 +14,9 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import CommandError
 
 

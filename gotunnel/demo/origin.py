@@ -13,9 +13,10 @@ import contextlib
 import ssl
 import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from gotunnel.dataclass import dataclass
 
 PAUSE = 0.03  # seconds
 _IDLE = 60.0  # seconds without a request after which a connection is closed

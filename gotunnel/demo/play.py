@@ -16,10 +16,11 @@ import signal
 import time
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from gotunnel.address import one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.demo.crew import Crew
 from gotunnel.demo.gocmd import find_go
 from gotunnel.demo.origin import PAUSE, Served, unwatched

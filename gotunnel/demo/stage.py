@@ -17,9 +17,9 @@ import re
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from gotunnel.dataclass import dataclass
 from gotunnel.demo.corpus import Corpus, make_corpus
 from gotunnel.demo.crew import Crew
 from gotunnel.demo.gocmd import GoCommand

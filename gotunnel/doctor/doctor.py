@@ -17,11 +17,12 @@ import contextlib
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 from gotunnel.doctor import checks_config, checks_local
 from gotunnel.doctor.blockpages import is_public_name
 from gotunnel.doctor.checks_config import sources_of

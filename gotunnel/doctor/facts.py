@@ -21,11 +21,12 @@ import subprocess
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
 from gotunnel.address import HostPort, one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.doctor.project import Contradiction, Space, cached, contradictions, read_project, spaces
 from gotunnel.modproxy.filter import matches
 from gotunnel.modproxy.gosum import GoSum

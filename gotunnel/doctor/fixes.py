@@ -14,11 +14,11 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gotunnel.address import one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.doctor.facts import Facts
 
 _LIMIT = 15.0  # seconds for one command

@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from gotunnel.address import redact
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import Blame, DialError
 from gotunnel.findings.catalogue import Finding, finding
 

@@ -19,11 +19,12 @@ Rules, in the order in which a cause is looked for:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 from gotunnel.doctor.facts import Facts
 from gotunnel.doctor.hops import is_of_hop
 from gotunnel.doctor.judge_fix import day, evidence, fixes, working_ways

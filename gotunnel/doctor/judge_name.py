@@ -17,8 +17,8 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from gotunnel.dataclass import dataclass
 from gotunnel.doctor.blockpages import PUBLIC, is_public_name, same_network, why_odd
 from gotunnel.doctor.model import Seen
 

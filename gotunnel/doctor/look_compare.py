@@ -12,9 +12,9 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from gotunnel.address import HostPort, one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.doctor import look_vcs
 from gotunnel.doctor.blockpages import is_public_name, same_network
 from gotunnel.doctor.look_http import Request, fetch

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import h11
 
 from gotunnel import __version__
 from gotunnel.address import one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import Blame, DialError, StreamLost
 from gotunnel.upstream.dialer import Stream
 

@@ -6,10 +6,11 @@ import functools
 import os
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 from gotunnel.doctor import look_vcs
 from gotunnel.doctor.look_name import DOH, DohServer
 from gotunnel.modproxy.credentials import NONE, Credentials

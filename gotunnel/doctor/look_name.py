@@ -16,11 +16,11 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gotunnel.address import HostPort, one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.doctor.look_http import Request, fetch
 from gotunnel.doctor.model import ResolverAnswer
 from gotunnel.errors import DialError

@@ -15,10 +15,11 @@ import struct
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import Blame, DialError, StreamLost
 from gotunnel.tasks import Tasks
 from gotunnel.upstream.dialer import Stream

@@ -9,9 +9,10 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import GotunnelError
 
 __all__ = ["Certificate", "Need", "NeedKind", "ResolverAnswer", "Seen"]

@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from gotunnel.address import one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.modproxy.dirhash import escape, h1_of_go_mod
 from gotunnel.modproxy.gosum import GoSum, read_go_sums
 from gotunnel.modproxy.gowork import standins

@@ -13,9 +13,10 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gotunnel.address import HostPort, redact
+from gotunnel.dataclass import dataclass
 from gotunnel.doctor.blockpages import is_public_name, why_odd
 from gotunnel.doctor.checks_config import DEFAULT_GOPROXY, DEFAULT_GOSUMDB, PUBLIC_SAMPLES, sources_of
 from gotunnel.doctor.facts import Facts

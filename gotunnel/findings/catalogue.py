@@ -14,10 +14,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, get_args
 
 from gotunnel.address import redact
+from gotunnel.dataclass import dataclass
 from gotunnel.findings.kinds import KINDS, Kind, Severity, Stage
 
 __all__ = [

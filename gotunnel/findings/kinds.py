@@ -13,9 +13,10 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
+
+from gotunnel.dataclass import dataclass
 
 Severity = Literal["error", "warning", "info"]
 Stage = Literal[

@@ -13,9 +13,9 @@ Rules:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from gotunnel.address import redact
+from gotunnel.dataclass import dataclass
 
 _LONGEST = 2000
 _DEPTH = 4  # prefixes one after another

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from gotunnel.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

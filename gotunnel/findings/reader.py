@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from gotunnel.dataclass import dataclass
 from gotunnel.findings.kinds import KINDS
 from gotunnel.findings.loglines import bare
 from gotunnel.findings.patterns import EXACT, KEYWORDS, PATTERNS

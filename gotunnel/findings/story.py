@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from gotunnel.address import one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.findings.catalogue import Finding, finding, harmless, kind, report
 from gotunnel.findings.loglines import Line, bare, scrub
 from gotunnel.findings.particulars import aside, cause, clean, git_command, name_of, own, step, subject

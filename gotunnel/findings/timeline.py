@@ -13,9 +13,10 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from gotunnel.dataclass import dataclass
 from gotunnel.findings.loglines import Asked, asked, scrub
 
 KEYS = (b"# get http", b"s # cd ", b"# git3 ", b"; git ls-remote", b"; git fetch", b"; git clone")

@@ -11,10 +11,11 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Protocol
 
+from gotunnel.dataclass import dataclass
 from gotunnel.modproxy.pipe import Pipe
 from gotunnel.modproxy.receive import Arrived, Verifies
 from gotunnel.storage.store import Stored

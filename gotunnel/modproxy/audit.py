@@ -15,9 +15,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from pathlib import Path
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ModuleError
 from gotunnel.modproxy import bundle, target
 from gotunnel.modproxy.closure import Item

@@ -19,8 +19,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import GotunnelError
 from gotunnel.modproxy import target
 from gotunnel.modproxy.closure import Item

@@ -23,11 +23,11 @@ import math
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
 from gotunnel import __version__
 from gotunnel.address import HostPort, one_line, redact
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import DialError
 from gotunnel.modproxy.credentials import Credentials
 from gotunnel.modproxy.exchange import Connection, Head, Sink

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from gotunnel.dataclass import dataclass
 from gotunnel.modproxy import target
 from gotunnel.modproxy.dirhash import escape
 from gotunnel.modproxy.gocommand import minor

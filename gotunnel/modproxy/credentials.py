@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from urllib.parse import unquote
 
 from gotunnel.address import one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.wire.http1 import basic
 
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import h11
 
 from gotunnel.address import HostPort, one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import StreamLost
 from gotunnel.modproxy.failed import Failed, by, local
 from gotunnel.upstream.dialer import Stream

@@ -13,11 +13,12 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from gotunnel.address import one_line, redact
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ModuleError
 from gotunnel.modproxy.client import Connections, Gate, Url
 from gotunnel.modproxy.credentials import NONE, Credentials

@@ -15,8 +15,8 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from gotunnel.dataclass import dataclass
 from gotunnel.modproxy.version import is_canonical, key
 
 _BOUND = re.compile(r"(?P<sign>>=|<=|>|<|=)?(?P<version>v\S+)")

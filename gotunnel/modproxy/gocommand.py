@@ -18,10 +18,11 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Literal
 
+from gotunnel.dataclass import dataclass
 from gotunnel.modproxy.modfile import ModFileError, parse_mod
 
 _GO = re.compile(r"(?:go|gotip|go1\.[0-9][0-9a-z.]*)(?:\.exe)?")
@@ -36,6 +37,22 @@ _VALUED = frozenset(
         *("mutexprofilefraction", "outputdir", "reuse"),
     )
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What go's environment says.
+
+    `env` has the effective GOFLAGS, GOWORK, GO111MODULE and GOTOOLCHAIN (where unset: absent); `private` are
+    GONOPROXY's effective globs; `modcache` is GOMODCACHE ("": what it has is fetched all the same);
+    `local_go` ("go1.26.8") and `platform` ("linux-amd64") are of the go at hand, "" where unknown.
+    """
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    private: str = ""
+    modcache: str = ""
+    local_go: str = ""
+    platform: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+
+from gotunnel.dataclass import dataclass
 
 _EMPTY_GO_MOD = "h1:G7mAYYxgmS0lVkHyy2hEOLQCFB0DlQFTMLWggykrydY="
 _LIMIT = 64 << 20  # bytes; the largest go.sum known has less than 1 MB

@@ -21,10 +21,10 @@ import re
 import stat
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from gotunnel.address import one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError, UsageError
 from gotunnel.modproxy.modfile import Line, Version, parse_mod, parse_work, read_replace, statements
 from gotunnel.modproxy.version import is_canonical

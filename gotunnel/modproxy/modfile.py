@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import GotunnelError
 
 _TOKEN = re.compile(

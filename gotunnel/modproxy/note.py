@@ -19,7 +19,8 @@ import base64
 import binascii
 import hashlib
 import re
-from dataclasses import dataclass
+
+from gotunnel.dataclass import dataclass
 
 MAX_NOTE = 64 << 10  # bytes
 _MAX_SIGNATURES = 100

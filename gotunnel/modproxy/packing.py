@@ -16,10 +16,10 @@ import json
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import GotunnelError, ModuleError
 from gotunnel.modproxy import bundle, tarform
 from gotunnel.modproxy.bundle import BundleError, Entry, Manifest

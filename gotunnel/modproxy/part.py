@@ -8,8 +8,8 @@ Rules (RFC 9110 §13.1.5, §14.4, §15.3.7):
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from gotunnel.dataclass import dataclass
 from gotunnel.modproxy.client import Exchange
 from gotunnel.modproxy.failed import Failed
 

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from gotunnel.dataclass import dataclass
 from gotunnel.modproxy.closure import TOOLCHAIN, Item, Kind
 from gotunnel.modproxy.filter import matches
 from gotunnel.modproxy.gocommand import Needs, minor

@@ -17,16 +17,16 @@ import dataclasses
 import os
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import GotunnelError, ModuleError
 from gotunnel.modproxy import target
 from gotunnel.modproxy.closure import Item
-from gotunnel.modproxy.gocommand import GoCommand, Needs, Place, child_directory, read_command
+from gotunnel.modproxy.gocommand import GoCommand, Needs, Place, Settings, child_directory, read_command
 from gotunnel.modproxy.gosum import GoSum, read_go_sums
 from gotunnel.modproxy.modfile import ModFile, ModFileError, Replace, Version, parse_mod, parse_work
 from gotunnel.modproxy.plan import Files, Step, Walk, plan, toolchain
@@ -58,22 +58,6 @@ class Readable(Protocol):
 
     def read(self, stored: Stored) -> AsyncGenerator[bytes, None]:
         """Its bytes.  Raises StoreError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What go's environment says.
-
-    `env` has the effective GOFLAGS, GOWORK, GO111MODULE and GOTOOLCHAIN (where unset: absent); `private` are
-    GONOPROXY's effective globs; `modcache` is GOMODCACHE ("": what it has is fetched all the same);
-    `local_go` ("go1.26.8") and `platform` ("linux-amd64") are of the go at hand, "" where unknown.
-    """
-
-    env: Mapping[str, str] = field(default_factory=dict)
-    private: str = ""
-    modcache: str = ""
-    local_go: str = ""
-    platform: str = ""
 
 
 @dataclass(frozen=True, slots=True)

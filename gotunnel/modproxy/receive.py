@@ -21,11 +21,12 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 from gotunnel.address import one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ModuleError
 from gotunnel.modproxy.dirhash import h1_of_go_mod, h1_of_zip
 from gotunnel.modproxy.fetch import Fetched, Source

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ModuleError
 from gotunnel.modproxy.dirhash import escape, unescape
 from gotunnel.modproxy.note import NoteError, Verifier, open_note

@@ -20,12 +20,13 @@ import hmac
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import h11
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 from gotunnel.tasks import Tasks
 
 PATIENCE = 15.0  # seconds for a service to return

@@ -33,6 +33,7 @@ from gotunnel.address import one_line, redact
 from gotunnel.errors import ModuleError
 from gotunnel.modproxy.proxy import Answer, Project
 from gotunnel.modproxy.walk import sourced
+from gotunnel.modproxy.web_import import import_web
 from gotunnel.storage.store import StoreError
 from gotunnel.tasks import Tasks, in_thread
 
@@ -107,7 +108,7 @@ class Server:
         await asyncio.shield(self._ready)
 
     async def _prepare(self) -> None:
-        self._web = await in_thread("import aiohttp", _import_web)
+        self._web = await in_thread("import aiohttp", import_web)
         self._http = self._web.Server(self._handle, handler_cancellation=True)
         self._protocol = _protocol_class(self._web)
 
@@ -380,9 +381,3 @@ def _protocol_class(web: Any) -> Any:
             return reply
 
     return Quiet
-
-
-def _import_web() -> Any:
-    from aiohttp import web
-
-    return web

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
 from gotunnel.address import redact
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ModuleError
 from gotunnel.modproxy.fetch import Source
 

@@ -17,8 +17,8 @@ import asyncio
 import contextlib
 import itertools
 from collections import Counter
-from dataclasses import dataclass
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import DialError
 from gotunnel.modproxy.client import LINKS, Connections, Exchange, Gate, Url
 from gotunnel.modproxy.exchange import Sink

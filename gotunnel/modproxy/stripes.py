@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
+
+from gotunnel.dataclass import dataclass
 
 LEAST = 64 * 1024  # bytes of a piece
 MOST = 4 * 1024 * 1024

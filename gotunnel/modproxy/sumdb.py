@@ -22,8 +22,8 @@ import logging
 import re
 import urllib.parse
 from collections import OrderedDict
-from dataclasses import dataclass
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ModuleError
 from gotunnel.modproxy import tlog
 from gotunnel.modproxy.dirhash import escape, unescape

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from gotunnel.dataclass import dataclass
 
 BLOCK = 512
 PIECE = 1 << 18  # bytes

@@ -13,9 +13,9 @@ EscapePath, EscapeVersion).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
 
+from gotunnel.dataclass import dataclass
 from gotunnel.modproxy.dirhash import escape, unescape
 from gotunnel.modproxy.version import fits, is_canonical
 

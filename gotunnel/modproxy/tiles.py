@@ -15,8 +15,8 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ModuleError
 from gotunnel.modproxy.flight import Flights
 from gotunnel.modproxy.tlog import Node, Tile, TilesError, Tree, authenticate, plan

@@ -16,8 +16,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 
+from gotunnel.dataclass import dataclass
 from gotunnel.modproxy.note import NoteError, decode64
 
 HEIGHT = 8

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 from gotunnel.modproxy.client import Connections, Exchange, Gate, Url
 from gotunnel.modproxy.exchange import Head
 from gotunnel.modproxy.failed import Failed, Patience, by, refused

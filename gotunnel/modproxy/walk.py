@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ModuleError
 from gotunnel.modproxy.fetch import Fetched, Source
 from gotunnel.modproxy.mirrors import Mirrors

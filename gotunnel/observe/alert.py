@@ -22,8 +22,9 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from gotunnel.dataclass import dataclass
 from gotunnel.observe.events import RUN, Alert, Dial, Emit, Event, Fetch
 
 WINDOW = 10.0  # seconds

@@ -22,9 +22,10 @@ from contextvars import ContextVar
 from typing import IO, Any, ClassVar
 
 from gotunnel.address import redact
+from gotunnel.dataclass import dataclass
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """Base; `name` is the value of `event` in the line."""
 
@@ -37,7 +38,7 @@ RUN: ContextVar[str] = ContextVar("run", default="")
 """On whose behalf something happens: the id of a run that uses a shared service, "" where it is its own."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Ready(Event):
     """The local endpoint listens; `proxy` and `modproxy` are its addresses without the secret."""
 
@@ -47,7 +48,7 @@ class Ready(Event):
     upstreams: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Dial(Event):
     """One way out was tried for one target; `ms` from the start of the try."""
 
@@ -60,7 +61,7 @@ class Dial(Event):
     detail: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Failover(Event):
     """Traffic moved from one way out to another; `source` is written as `from`."""
 
@@ -72,7 +73,7 @@ class Failover(Event):
     detail: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class BreakerChange(Event):
     """`state` is closed, open or half-open."""
 
@@ -83,7 +84,7 @@ class BreakerChange(Event):
     detail: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Resume(Event):
     """A body that broke goes on from `offset` (bytes) by another way out; `source` is written as `from`."""
 
@@ -96,7 +97,7 @@ class Resume(Event):
     detail: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Fetch(Event):
     """A file of the module proxy was asked for; `origin` is written as `source`: who gave it, "" for none.
 
@@ -114,7 +115,7 @@ class Fetch(Event):
     detail: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Attempt(Event):
     """CMD ended once; `finding` is the id read from its output, if it failed."""
 
@@ -126,7 +127,7 @@ class Attempt(Event):
     detail: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Alert(Event):
     """A way out carries far more, or fails far more often, than it used to.
 
@@ -142,7 +143,7 @@ class Alert(Event):
     upstream: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Exit(Event):
     """The run is over."""
 

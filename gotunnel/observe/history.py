@@ -15,11 +15,12 @@ import statistics
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from gotunnel import __version__
 from gotunnel.address import one_line, redact
+from gotunnel.dataclass import dataclass
 from gotunnel.observe.events import Alert, BreakerChange, Dial, Event, Failover, Fetch
 
 MINUTES = 60

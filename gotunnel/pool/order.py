@@ -11,7 +11,8 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from gotunnel.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

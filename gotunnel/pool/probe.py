@@ -20,10 +20,10 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import Blame, DialError, StreamLost
 from gotunnel.pool.breaker import State
 from gotunnel.pool.pool import Pool, Upstream

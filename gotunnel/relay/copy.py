@@ -15,8 +15,8 @@ import contextlib
 import errno
 import socket
 import struct
-from dataclasses import dataclass
 
+from gotunnel.dataclass import dataclass
 from gotunnel.relay.splice import BULK, Pump, can_splice
 from gotunnel.upstream.dialer import Stream
 

@@ -160,11 +160,13 @@ class DiskStore:
     def _put(self, name: str, path: Path, source: Path | bytes, note: Note) -> None:
         given = source if isinstance(source, Path) else None
         if note.mutable or _stat(path) is None:
-            made = self._prepare(source, synced=not note.mutable)
+            self._ready_spool()
+            mode = self._file_mode()
+            made, found = self._prepare(source, mode, synced=not note.mutable)
             try:
-                with self._written(Note(note.labels, note.mutable, _identity(made.stat()))) as beside:
+                with self._written(Note(note.labels, note.mutable, _identity(found)), mode) as beside:
                     self._make_directories(path.parent)  # may take long; what a prune removes is made again
-                    with self._lock():
+                    with self._own_lock.held(mode):
                         if note.mutable or _stat(path) is None:
                             self._place_note(name, beside)
                             self._appear(path, made, mutable=note.mutable)
@@ -174,27 +176,27 @@ class DiskStore:
         if given is not None:
             given.unlink(missing_ok=True)
 
-    def _prepare(self, source: Path | bytes, *, synced: bool) -> Path:
+    def _prepare(self, source: Path | bytes, mode: int, *, synced: bool) -> tuple[Path, os.stat_result]:
         """A file on the store's file system with the permissions and time it is to have."""
-        spool = self._ready_spool()
-        temporary = spool / f"{os.getpid()}-{secrets.token_hex(8)}"
+        temporary = self._temporary()
         try:
             made = source if isinstance(source, Path) else temporary
-            if isinstance(source, bytes):
-                temporary.write_bytes(source)
-            elif source.stat().st_dev != spool.stat().st_dev:
+            if isinstance(source, Path) and source.stat().st_dev != self._spool.stat().st_dev:
                 made = temporary
                 shutil.copyfile(source, temporary)
-            now = int(self._clock() * 1e9)
-            os.utime(made, ns=(now, now))
-            with made.open("rb") as file:
-                os.fchmod(file.fileno(), self._file_mode())
+            with made.open("xb" if isinstance(source, bytes) else "rb") as file:
+                if isinstance(source, bytes):
+                    file.write(source)
+                    file.flush()
+                now = int(self._clock() * 1e9)
+                os.utime(file.fileno(), ns=(now, now))
+                os.fchmod(file.fileno(), mode)
                 if synced:
                     os.fsync(file.fileno())
+                return made, os.fstat(file.fileno())
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        return made
 
     def _appear(self, path: Path, made: Path, *, mutable: bool) -> None:
         """Under the lock, when the labels are there."""
@@ -222,22 +224,24 @@ class DiskStore:
             with self._lock():
                 if (found := _stat(path)) is not None:
                     mutable = self._note(name, found).mutable
-                    with self._written(Note(labels, mutable, _identity(found))) as beside:
+                    written = self._written(Note(labels, mutable, _identity(found)), self._file_mode())
+                    with written as beside:
                         self._place_note(name, beside)
 
         with self._faults():
             await in_thread("relabel", work)
 
     @contextlib.contextmanager
-    def _written(self, note: Note) -> Iterator[Path | None]:
+    def _written(self, note: Note, mode: int) -> Iterator[Path | None]:
         """The note as a file in the spool; None for one that says nothing."""
         if not note.labels and not note.mutable:
             yield None
             return
-        temporary = self._spool / f"{os.getpid()}-{secrets.token_hex(8)}"
+        temporary = self._temporary()
         try:
-            temporary.write_bytes(note.encode())
-            temporary.chmod(self._file_mode())
+            with temporary.open("xb") as file:
+                file.write(note.encode())
+                os.fchmod(file.fileno(), mode)
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
@@ -322,6 +326,9 @@ class DiskStore:
     def _path(self, name: str) -> Path:
         check_name(name)
         return self._root / name
+
+    def _temporary(self) -> Path:
+        return self._spool / f"{os.getpid()}-{secrets.token_hex(8)}"
 
     def _note_path(self, name: str) -> Path:
         return self._own / "labels" / f"{name}.json"

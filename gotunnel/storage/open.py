@@ -11,11 +11,11 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gotunnel.address import redact
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError
 from gotunnel.storage.store import Store
 

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import GotunnelError
 
 PIECE = 256 * 1024

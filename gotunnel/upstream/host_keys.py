@@ -17,11 +17,12 @@ import logging
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 
 if TYPE_CHECKING:
     import asyncssh

@@ -13,11 +13,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from urllib.parse import unquote
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError
 from gotunnel.upstream.masking import (
     DIRECT_OPTIONS,

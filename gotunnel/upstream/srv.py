@@ -17,9 +17,9 @@ import logging
 import random
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import Blame, DialError
 from gotunnel.tasks import Backoff
 

@@ -17,9 +17,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gotunnel.address import one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError
 from gotunnel.upstream.ssh_reader import Reader, Value, account_of, tilde
 from gotunnel.upstream.ssh_tokens import Hop, lower, sane_host, sane_user

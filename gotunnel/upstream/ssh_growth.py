@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from gotunnel.dataclass import dataclass
 
 AUTO, MORE, LOSSY = 8, 16, 32  # links: as streams ask; where loss is seen; where they also brought more
 STREAMS_PER_LINK = 4  # all have so many: one more link is worth its handshake

@@ -17,6 +17,7 @@ import gc
 import getpass
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,10 +29,25 @@ _NAMES = {
 }
 
 
+_turn = threading.Lock()
+_done = False
+
+
+def loaded() -> bool:
+    """Whether `import asyncssh` costs nothing."""
+    return _done
+
+
 def load_asyncssh() -> None:
     """After this `import asyncssh` costs nothing."""
-    if "asyncssh" in sys.modules:
-        return
+    global _done
+    with _turn:  # what another thread has in sys.modules may be half of it, and who imports it waits
+        if not _done:
+            _load()
+            _done = True
+
+
+def _load() -> None:
     with _no_garbage_collection(), _quick_search():
         import asyncssh.config
         import asyncssh.connection

@@ -12,11 +12,13 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+import binascii
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gotunnel.address import one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.upstream.ssh_plan import SshPlan
 from gotunnel.upstream.ssh_prompts import Prompts
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import asyncssh
 
 AGENT_TIMEOUT = 3.0
+_UNLOCKED = b"openssh-key-v1\0\0\0\0\4none"
 
 
 @dataclass(slots=True)
@@ -48,6 +51,24 @@ class Keys:
         """Let go of the agent."""
         if self.agent is not None:
             self.agent.close()
+
+
+def may_ask(plan: SshPlan, prompts: Prompts) -> bool:
+    """Might `gather` ask somebody?  Only for a named file that isn't plainly unlocked."""
+    if prompts.finished or plan.key_text or not plan.explicit_identities or "publickey" not in plan.methods:
+        return False
+    return not all(path.endswith(".pub") or _plainly_unlocked(path) for path in plan.identities)
+
+
+def _plainly_unlocked(path: str) -> bool:
+    """Read without asyncssh: OpenSSH's own form, with the cipher `none` (its PROTOCOL.key)."""
+    try:
+        with open(path, "rb") as file:
+            first, _, rest = file.read(200).partition(b"\n")
+        head = binascii.a2b_base64(rest[:64])
+    except (OSError, ValueError):
+        return False
+    return first.strip() == b"-----BEGIN OPENSSH PRIVATE KEY-----" and head.startswith(_UNLOCKED)
 
 
 async def gather(plan: SshPlan, prompts: Prompts | None = None) -> Keys:

@@ -5,6 +5,7 @@ Rules:
   bounds; only then the handshake's time starts.  So a hop that stalls is blamed itself, not the next one.
 - ssh_config is read by `ssh_config`, keys by `ssh_keys`, host keys by `host_keys`; asyncssh gets plain
   values and reads no file of its own.
+- While asyncssh is being imported the host is dialled already, unless somebody may have to be asked first.
 - A person is asked (`ssh_prompts`) for what nothing else gives: a locked key before the host is reached, a
   password or second factor after the keys, in ssh_config's order.  For a new host key the connection is given
   up first, and made again after a yes.  The handshake's time stands still meanwhile.
@@ -16,20 +17,20 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from gotunnel.address import HostPort
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import Blame, DialError, StreamLost
-from gotunnel.tasks import in_thread, time_limit
+from gotunnel.tasks import Tasks, in_thread, time_limit
 from gotunnel.upstream.connect import dial_hop
 from gotunnel.upstream.dialer import Dialer, Stream
 from gotunnel.upstream.host_keys import HostKeyCheck
 from gotunnel.upstream.ssh_algorithms import usable
 from gotunnel.upstream.ssh_errors import handshake_error
 from gotunnel.upstream.ssh_feed import Feed, insides_known
-from gotunnel.upstream.ssh_import import load_asyncssh
-from gotunnel.upstream.ssh_keys import Keys, gather
+from gotunnel.upstream.ssh_import import load_asyncssh, loaded
+from gotunnel.upstream.ssh_keys import Keys, gather, may_ask
 from gotunnel.upstream.ssh_plan import METHODS, SshPlan
 from gotunnel.upstream.ssh_prompts import TRIES, Prompts
 from gotunnel.upstream.ssh_quick import quicken_login
@@ -79,10 +80,20 @@ async def log_in(
     timeout: float = HANDSHAKE_TIMEOUT,
 ) -> LoggedIn:
     """Raises DialError.  `lost` is called with the connection when it ends, however it does."""
-    await in_thread("import asyncssh", load_asyncssh)  # CMD and its first questions needn't wait for it
+    address = HostPort(plan.hostname, plan.port)
+    with _Way(plan, before, address, label, prompts) as way:
+        if not loaded():
+            if not may_ask(plan, prompts):
+                way.begin()
+            await in_thread("import asyncssh", load_asyncssh)  # CMD and its first questions needn't wait
+        return await _log_in(plan, way, address, label, prompts, lost, timeout)
+
+
+async def _log_in(
+    plan: SshPlan, way: _Way, address: HostPort, label: str, prompts: Prompts, lost: Lost, timeout: float
+) -> LoggedIn:
     import asyncssh
 
-    address = HostPort(plan.hostname, plan.port)
     check = HostKeyCheck(
         plan.host_key_name,
         plan.host_key_port,
@@ -95,11 +106,11 @@ async def log_in(
     login = Login(plan, prompts, keys)
     try:
         try:
-            return await _connect(plan, before, address, label, check, login, lost, timeout)
+            return await _connect(plan, way, check, login, lost, timeout)
         except asyncssh.HostKeyNotVerifiable:
             if not await prompts.trust(check):
                 raise
-        return await _connect(plan, before, address, label, check, login, lost, timeout)
+        return await _connect(plan, way, check, login, lost, timeout)
     except DialError:
         raise
     except Exception as error:
@@ -127,16 +138,9 @@ async def log_in(
 
 
 async def _connect(
-    plan: SshPlan,
-    before: Dialer,
-    address: HostPort,
-    label: str,
-    check: HostKeyCheck,
-    login: Login,
-    lost: Lost,
-    timeout: float,
+    plan: SshPlan, way: _Way, check: HostKeyCheck, login: Login, lost: Lost, timeout: float
 ) -> LoggedIn:
-    stream = await _reach(plan, before, address, label, login.prompts)
+    stream = await way.stream()
     try:
         async with time_limit(timeout, login.prompts.asking.clock):
             return await _shake_hands(plan, stream, check, login, lost)
@@ -145,14 +149,51 @@ async def _connect(
         raise
 
 
-async def _reach(plan: SshPlan, before: Dialer, address: HostPort, label: str, prompts: Prompts) -> Stream:
-    """A stream to the host, in the time that ssh_config's ConnectTimeout allows."""
-    try:
-        async with time_limit(plan.connect_timeout, prompts.asking.clock):
-            return await dial_hop(before, address, label)
-    except TimeoutError:
-        words = f"{label}: {address}: no answer in {plan.connect_timeout:.0f} s (ConnectTimeout)"
-        raise DialError("tcp.timeout", words, blame=Blame.HOP, hop=label) from None
+class _Way:
+    """Streams to the host; the first may be dialled ahead, and is aborted at the end if nobody took it."""
+
+    def __init__(
+        self, plan: SshPlan, before: Dialer, address: HostPort, label: str, prompts: Prompts
+    ) -> None:
+        self._plan, self._before, self._address, self._label = plan, before, address, label
+        self._clock = prompts.asking.clock
+        self._tasks = Tasks(label)
+        self._ahead: asyncio.Task[Stream] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if (ahead := self._ahead) is not None:
+            ahead.cancel()
+            ahead.add_done_callback(_abort)
+
+    def begin(self) -> None:
+        """Dial the first one now."""
+        self._ahead = self._tasks.spawn("reach", self._reach())
+
+    async def stream(self) -> Stream:
+        """A stream that is the caller's from now on.  Raises DialError."""
+        if self._ahead is None:
+            return await self._reach()
+        stream = await self._ahead
+        self._ahead = None
+        return stream
+
+    async def _reach(self) -> Stream:
+        """In the time that ssh_config's ConnectTimeout allows."""
+        limit = self._plan.connect_timeout
+        try:
+            async with time_limit(limit, self._clock):
+                return await dial_hop(self._before, self._address, self._label)
+        except TimeoutError:
+            words = f"{self._label}: {self._address}: no answer in {limit:.0f} s (ConnectTimeout)"
+            raise DialError("tcp.timeout", words, blame=Blame.HOP, hop=self._label) from None
+
+
+def _abort(ahead: asyncio.Task[Stream]) -> None:
+    if not ahead.cancelled() and ahead.exception() is None:
+        ahead.result().abort()
 
 
 async def _shake_hands(

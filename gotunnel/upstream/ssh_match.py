@@ -17,8 +17,9 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from gotunnel.dataclass import dataclass
 from gotunnel.upstream.ssh_tokens import lower, next_word
 
 EXEC_TIMEOUT = 30.0  # seconds; ssh waits for ever

@@ -9,8 +9,9 @@ Rules:
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError
 from gotunnel.upstream.spec import SshHop, credential_path
 from gotunnel.upstream.ssh_config import SshSettings, resolve

@@ -19,10 +19,11 @@ import re
 import socket
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from gotunnel.address import one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import ConfigError
 from gotunnel.upstream.ssh_match import Fit, Subject, evaluate, in_list
 from gotunnel.upstream.ssh_tokens import KEYWORDS, WHITESPACE, Hop, expand, lower, next_word, split_words

@@ -13,8 +13,9 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from urllib.parse import unquote
+
+from gotunnel.dataclass import dataclass
 
 WHITESPACE = " \t\r\n"
 _INT_MAX = 2**31 - 1

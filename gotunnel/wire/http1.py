@@ -12,11 +12,11 @@ Rules:
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 
 import h11
 
 from gotunnel.address import HostPort, one_line
+from gotunnel.dataclass import dataclass
 
 HEAD_LIMIT = 64 * 1024
 _START = b"HTTP/"

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gotunnel.address import HostPort, one_line
+from gotunnel.dataclass import dataclass
 from gotunnel.errors import Blame, DialError
 
 VERSION = 5

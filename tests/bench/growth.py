@@ -18,7 +18,8 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gotunnel.modproxy.prefetch import Prefetcher, Settings
+from gotunnel.modproxy.gocommand import Settings
+from gotunnel.modproxy.prefetch import Prefetcher
 from gotunnel.modproxy.target import Target
 from gotunnel.storage.store import Stored
 from tests.bench.contestants import Serve
