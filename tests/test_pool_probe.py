@@ -122,7 +122,7 @@ def saying(answer: bytes) -> Talk:
 )
 async def test_any_answer_is_health(answer: bytes, tls: bool) -> None:
     async with serving(saying(answer)) as target:
-        scene = Scene(target, DirectDialer(), tls=tls)
+        scene = Scene(target, DirectDialer(), tls=tls, timeout=10.0)
         assert await scene.prober.once(scene.ways[0])
         assert scene.ways[0].has_worked
         assert scene.breakers == []
@@ -137,7 +137,7 @@ async def test_what_is_asked_is_a_request_that_a_server_understands() -> None:
 
     async with serving(talk) as target:
         for tls in (False, True):
-            scene = Scene(target, DirectDialer(), tls=tls)
+            scene = Scene(target, DirectDialer(), tls=tls, timeout=10.0)
             assert await scene.prober.once(scene.ways[0])
     assert asked[0].startswith(b"HEAD / HTTP/1.1\r\nHost: 127.0.0.1:")
     assert asked[1][:2] == b"\x16\x03"  # a TLS handshake record
@@ -239,7 +239,7 @@ async def test_one_that_failed_is_probed_after_its_rest_and_taken_back() -> None
 async def test_a_silent_mirror_does_not_count_as_the_death_of_every_way_out() -> None:
     """It is asked first; when all ways out seem dead the next one is, and stays the one that is asked."""
     async with serving(silence) as mute, serving(saying(b"x")) as other:
-        scene = Scene(mute, DirectDialer(), DirectDialer(), timeout=0.2, others=[other])
+        scene = Scene(mute, DirectDialer(), DirectDialer(), timeout=1.0, others=[other])
         first, second = scene.ways
         assert not await scene.prober.once(first)
         assert not await scene.prober.once(second)
