@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gotunnel.errors import ModuleError
+from gotunnel.modproxy import walk
 from gotunnel.modproxy.filter import Filter
 from gotunnel.modproxy.proxy import Answer, ModProxy, Project
 from gotunnel.modproxy.sources import parse_list
@@ -25,6 +26,7 @@ from tests.modfakes import (
     MODULE,
     VERSION,
     ZIP,
+    Behave,
     FakeFetcher,
     failing,
     go_sum,
@@ -206,6 +208,45 @@ async def test_commas_and_bars(world: World) -> None:
         else:
             assert (await refusal(proxy, path)).http_status == status, goproxy
         await world.store.delete(path)
+
+
+async def test_sources_that_failed_one_after_the_other_are_asked_once_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first had lost its way out just when it was its turn, the second is broken: go asks only once."""
+    monkeypatch.setattr(walk, "ROUNDS", (0.01, 0.01))
+
+    async def lost_once(path: str) -> bytes:
+        if fetcher.calls.count(("one", path)) == 1:
+            raise ModuleError("hop.closed", "its jump host was restarted", http_status=502)
+        return FILES[path]
+
+    fetcher = FakeFetcher(one=lost_once, two=failing("http.server-error"))
+    both = "https://one.example|https://two.example"
+    answer = await world.proxy(fetcher, both).answer(f"{BASE}.mod", project())
+    assert await content(answer) == GO_MOD
+    assert [name for name, _ in fetcher.calls] == ["one", "two", "one"]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "asked"),
+    [
+        (failing("hop.closed"), failing("http.forbidden"), 3),
+        (failing("http.forbidden"), failing("http.unauthorized"), 1),
+        (failing("hop.closed"), {}, 1),  # a 404 is an answer
+    ],
+)
+async def test_what_is_asked_once_more_and_what_is_not(
+    world: World, monkeypatch: pytest.MonkeyPatch, one: Behave, two: Behave | dict[str, bytes], asked: int
+) -> None:
+    monkeypatch.setattr(walk, "ROUNDS", (0.01, 0.01))
+    fetcher = FakeFetcher(one=one, two=two)
+    proxy = world.proxy(fetcher, "https://one.example|https://two.example")
+    await refusal(proxy, f"{BASE}.mod")
+    assert [name for name, _ in fetcher.calls] == ["one", "two"] * asked
+    with pytest.raises(ModuleError):  # go may ask for it itself, and will
+        await proxy.ensure(parse(f"{BASE}.info"), project())
+    assert len(fetcher.calls) == 2 * asked + 2
 
 
 async def test_a_slow_mirror_is_hedged_and_never_across_a_comma(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,6 +140,25 @@ async def test_an_unknown_version_of_asyncssh_goes_the_long_way(
     async with serving(speak) as target, jumping(plan) as jump:
         await exchange(await jump.dial(target))
     assert feeds[0].fast == sent_fast(feeds[0]) == 0
+
+
+async def test_a_socket_that_keeps_the_frames_of_who_wrote_to_it(
+    sshd: Start, client_key: Key, tmp_path: Path, feeds: list[ssh_feed.Feed]
+) -> None:
+    """As asyncio's does when it breaks: their locals must not hold the channel's buffer."""
+    plan = plan_for(sshd(), client_key, tmp_path / "known_hosts")
+    async with serving(speak) as target, jumping(plan) as jump:
+        stream = await jump.dial(target)
+        kept, send = [], feeds[0]._connection._send
+
+        def keeping(data: bytes) -> None:
+            kept.append(sys._getframe())
+            send(data)
+
+        feeds[0]._connection._send = keeping
+        await exchange(stream)
+    assert sent_fast(feeds[0]) > 50
+    assert len(kept) > 10
 
 
 async def test_a_hop_inside_a_hop(

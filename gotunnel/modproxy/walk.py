@@ -4,6 +4,8 @@ Rules:
 - `,` goes on after 404 and 410 only, `|` after any error: `SourceList` and `after_error` say it.
 - Equal mirrors are asked the healthiest first; one that is slow to answer is hedged by the next, for
   immutable files only.  The loser is cancelled.
+- Where several sources failed one after the other, and one of them in a way that may pass, all are asked once
+  more before go hears of it, which doesn't ask twice: it may have lost its way out just when it was its turn.
 - What is told in the end: what decides whether go itself would go on to the `direct` of its list is the last
   source's word; else a source that couldn't be asked weighs more than one that said 404.
 - Wrong bytes weigh most: go must not hear of a 404 where something is foul.
@@ -12,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -53,6 +55,9 @@ class Fetches(Protocol):
         """Close every connection."""
 
 
+ROUNDS = (0.5, 1.0)  # seconds before the second and the third time that all sources are asked
+HURRY = 4.0  # seconds from the first question after which no round is begun
+_FINAL = frozenset({"http.unauthorized", "http.forbidden", "sum.mismatch", "module.bad-zip"})
 LOCAL = frozenset({"disk.full", "cache.permission"})  # no source is to blame, and none does better
 
 
@@ -87,19 +92,32 @@ class Walk:
 
         Raises ModuleError.
         """
-        errors: dict[str, ModuleError] = {}
-        through = True
+        started = self._clock()
+        for pause in (*ROUNDS, None):
+            errors: dict[str, ModuleError] = {}
+            found, through = await self._through(ask, failed, errors)
+            if found is not None:
+                return found
+            late = self._clock() - started > HURRY
+            if pause is None or late or ask.priority or not may_pass(errors.values()):
+                break
+            await asyncio.sleep(pause)
+        raise self._verdict(ask.target, errors, through=through)
+
+    async def _through(
+        self, ask: Ask, failed: Mapping[str, ModuleError], errors: dict[str, ModuleError]
+    ) -> tuple[tuple[Source, Fetched] | None, bool]:
+        """Once through the list, noting what failed; False where an error ends it before its last source."""
         for group in self._groups:
             known = {source.url: failed[source.url] for source, _ in group if source.url in failed}
             errors |= known
             left = self.mirrors.order([source for source, _ in group if source.url not in known])
             if (found := await self._race(ask, left, errors)) is not None:
-                return found
+                return found, True
             last, separator = group[-1]
             if not after_error(separator, errors[last.url]) and group is not self._groups[-1]:
-                through = False
-                break
-        raise self._verdict(ask.target, errors, through=through)
+                return None, False
+        return None, True
 
     async def fetch_from(self, source: Source, ask: Ask) -> Fetched:
         """From this source alone.  Raises ModuleError."""
@@ -189,6 +207,13 @@ class Walk:
         words = "; ".join(dict.fromkeys(sourced(error) for error in told))
         kind = Unsure if hard and decides.http_status in MISSING else ModuleError
         return kind(decides.finding, words, http_status=decides.http_status, subject=str(target))
+
+
+def may_pass(errors: Collection[ModuleError]) -> bool:
+    """Whether another round is worth it: several sources failed, none said that it hasn't the file, and for
+    one at least it may have been the moment."""
+    passing = [error for error in errors if error.finding not in _FINAL | LOCAL]
+    return len(errors) > 1 and bool(passing) and all(error.http_status not in MISSING for error in errors)
 
 
 def sourced(error: ModuleError) -> str:

@@ -6,6 +6,8 @@ Rules:
   left to it, as is everything in a version whose insides aren't known (`ssh_feed`).
 - The SSH_MSG_IGNORE that asyncssh puts before each packet, a defence that CBC ciphers want (RFC 4251 §9.3.1),
   is left out under AES-GCM: it doubled the work of sending.
+- No view of the channel's buffer outlives its use: a socket that breaks keeps the frames of who wrote to it,
+  and a buffer that is still looked at can't be shortened.
 - One cipher object for all packets of a key.  asyncssh's own way copies each byte eight times and makes a
   system call for each packet.
 """
@@ -75,33 +77,35 @@ class Sender:
             return False
         batch = max(_PIECE // largest, 1) * largest
         for at in range(0, len(data), batch):
-            self._write(encryption._cipher, channel, data[at : at + batch], largest)
+            with data[at : at + batch] as part:
+                self._write(encryption._cipher, channel, part, largest)
         return True
 
     def _write(self, keys: Any, channel: int, data: memoryview, largest: int) -> None:
         connection, cipher = self._connection, self._cipher
         assert cipher is not None
         block = connection._send_blocksize
-        pieces = [data[at : at + largest] for at in range(0, len(data), largest)]
-        sealed = bytearray(len(data) + len(pieces) * (_HEAD.size + 4 + block + _TAG))
+        packets = -(-len(data) // largest)
+        sealed = bytearray(len(data) + packets * (_HEAD.size + 4 + block + _TAG))
         with memoryview(sealed) as room:
             end = 0
-            for piece in pieces:
-                payload = _BEFORE + len(piece)
+            for at in range(0, len(data), largest):
+                size = min(largest, len(data) - at)
+                payload = _BEFORE + size
                 padding = 4 + -(connection._send_enchdrlen + payload + 4) % block
-                size = 1 + payload + padding
-                head = _HEAD.pack(size, padding, _CHANNEL_DATA, channel, len(piece))
-                clear, packet = head[:4], b"".join((head[4:], piece, os.urandom(padding)))
+                head = _HEAD.pack(1 + payload + padding, padding, _CHANNEL_DATA, channel, size)
+                with data[at : at + size] as piece:
+                    clear, packet = head[:4], b"".join((head[4:], piece, os.urandom(padding)))
                 room[end : end + 4] = clear
                 end += 4
-                with room[end : end + size + _TAG] as place:
+                with room[end : end + len(packet) + _TAG] as place:
                     cipher.encrypt_into(keys._iv, packet, clear, place)
-                end += size + _TAG
+                end += len(packet) + _TAG
                 keys._update_iv()
-                connection._rekey_bytes_sent += size
+                connection._rekey_bytes_sent += len(packet)
         del sealed[end:]
-        connection._send_seq = (connection._send_seq + len(pieces)) & 0xFFFFFFFF
-        self.fast += len(pieces)
+        connection._send_seq = (connection._send_seq + packets) & 0xFFFFFFFF
+        self.fast += packets
         connection._send(sealed)
 
     def _keep(self, encryption: Any) -> None:
