@@ -173,6 +173,11 @@ class Autossh(Rival):
 
     name = program = "autossh"
 
+    @classmethod
+    def available(cls) -> tuple[bool, str]:
+        missing = [name for name in (cls.program, "nc") if find(name) is None]
+        return not missing, f"not installed: {', '.join(missing)}" if missing else ""
+
     def environment(self, env: Mapping[str, str]) -> dict[str, str]:
         return super().environment(env) | {"AUTOSSH_GATETIME": "0", "AUTOSSH_POLL": "5"}
 
