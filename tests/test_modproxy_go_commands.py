@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import gotool
+
 pytestmark = pytest.mark.internet
 
 GOTUNNEL = [sys.executable, "-m", "gotunnel", "run", "--no-daemon", "--"]
@@ -75,7 +77,7 @@ def perform(case: Case, place: Path, *, through: bool) -> tuple[object, ...]:
         "GOMODCACHE": str(place / "modcache"),
         "GOBIN": str(place / "bin"),
         "XDG_CACHE_HOME": str(place / "cache"),
-        "GOCACHE": "/tmp/gotunnel-test-gocache",
+        "GOCACHE": str(gotool.build_cache()),
         "GOFLAGS": "-modcacherw",
         "GOTOOLCHAIN": "local",
         "GOTELEMETRY": "off",

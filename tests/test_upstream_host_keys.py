@@ -88,6 +88,8 @@ def test_the_servers_key_that_we_know_is_asked_for_first() -> None:
         ("accept-new", f"jump.example {ECDSA_TEXT}\n", False),
         ("no", f"jump.example {OTHER_TEXT}\n", True),
     ],
+    # keys are new each time, and both processes of a run must know a test by the same name
+    ids=["strict", "new", "new-but-another-is-known", "new-but-another-type-is-known", "off"],
 )
 def test_a_key_that_no_line_vouches_for(mode: str, text: str, accepted: bool) -> None:
     check = HostKeyCheck("jump.example", 22, mode, text=text)

@@ -153,7 +153,9 @@ class Namespace:
             "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
         }
         directory = ETC / self.name
-        directory.mkdir(parents=True, exist_ok=True)
+        while not directory.is_dir():  # another process may remove the empty /etc/netns at this moment
+            with contextlib.suppress(FileNotFoundError):
+                directory.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             if Path("/etc", name).exists():
                 (directory / name).write_text(text)
