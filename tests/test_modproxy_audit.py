@@ -13,7 +13,7 @@ from tests.lab.sumdb import NAME
 
 SPOILED = {
     "mods.lab.example/m000/@v/v1.0.0.mod": "its sum is",
-    "mods.lab.example/m000/@v/v1.0.0.zip": "its sum is|CRC",
+    "mods.lab.example/m000/@v/v1.0.0.zip": "its sum is|isn't what its header says",
     "mods.lab.example/m001/@v/v1.0.0.info": "another version|JSON",
     f"sumdb/{NAME}/lookup/mods.lab.example/m002@v1.0.0": "isn't proved",
     f"sumdb/{NAME}/tile/8/0/000": "bytes, 8192 are wanted",

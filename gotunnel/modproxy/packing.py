@@ -24,10 +24,11 @@ from gotunnel.errors import GotunnelError, ModuleError
 from gotunnel.modproxy import bundle, tarform
 from gotunnel.modproxy.bundle import BundleError, Entry, Manifest
 from gotunnel.modproxy.closure import Item
-from gotunnel.modproxy.dirhash import h1_of_go_mod, h1_of_zip
+from gotunnel.modproxy.dirhash import h1_of_go_mod
 from gotunnel.modproxy.gomodcache import GoModCache
 from gotunnel.modproxy.gosum import GoSum
 from gotunnel.modproxy.records import Gathered
+from gotunnel.modproxy.zipsum import sum_of
 from gotunnel.storage import Store, Stored
 from gotunnel.tasks import in_thread
 
@@ -147,7 +148,7 @@ def measure(item: Item, path: Path, *, own: bool) -> Part:
             told = json.loads(data)
             data = json.dumps({key: told[key] for key in ("Version", "Time") if key in told}).encode()
         return Part(Entry(item.name, len(data), hashlib.sha256(data).hexdigest()), data)
-    h1 = h1_of_zip(str(path)) if item.kind == "zip" else h1_of_go_mod(path.read_bytes())
+    h1 = sum_of(path) if item.kind == "zip" else h1_of_go_mod(path.read_bytes())
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return Part(Entry(item.name, file.tell(), digest, h1), path)

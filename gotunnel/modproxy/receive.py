@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from typing import Literal, Protocol
 from gotunnel.address import one_line
 from gotunnel.dataclass import dataclass
 from gotunnel.errors import ModuleError
-from gotunnel.modproxy.dirhash import h1_of_go_mod, h1_of_zip
+from gotunnel.modproxy.dirhash import h1_of_go_mod
 from gotunnel.modproxy.fetch import Fetched, Source
 from gotunnel.modproxy.flight import Gate
 from gotunnel.modproxy.target import Target
@@ -191,25 +190,13 @@ def _content(fetched: Fetched) -> bytes:
 
 def zip_sum(target: Target, fetched: Fetched) -> str:
     """The h1 sum of a zip that was looked through.  Raises ValueError."""
-    from gotunnel.modproxy.zipsum import check_zip
+    from gotunnel.modproxy.zipsum import ZipSum, sum_of
 
-    with _as_file(fetched) as path:
-        check_zip(path, target.module, target.version)
-        return h1_of_zip(str(path))
-
-
-@contextlib.contextmanager
-def _as_file(fetched: Fetched) -> Iterator[Path]:
-    """A path even for what could be kept in memory only (Linux)."""
     if fetched.path is not None:
-        yield fetched.path
-        return
-    if not hasattr(os, "memfd_create"):
-        raise ValueError("no disk to check the zip on")
-    with open(os.memfd_create("zip"), "w+b") as file:
-        file.write(fetched.data or b"")
-        file.flush()
-        yield Path(f"/proc/self/fd/{file.fileno()}")
+        return sum_of(fetched.path, target.module, target.version)
+    summing = ZipSum(target.module, target.version)
+    summing.feed(fetched.data or b"")
+    return summing.finish()
 
 
 def check_info(data: bytes, version: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from gotunnel.errors import ModuleError
-from gotunnel.modproxy.dirhash import h1_of_go_mod, h1_of_zip
+from gotunnel.modproxy.dirhash import h1_of_go_mod
 from gotunnel.modproxy.receive import Verifies
 from gotunnel.modproxy.target import Target
 from gotunnel.storage.store import Store, Stored, StoreError, read_all
@@ -99,4 +99,6 @@ class Shelf:
         path = await self.store.local(stored)
         if path is None:
             raise ValueError("not at hand")
-        return await in_thread("h1", lambda: h1_of_zip(str(path)))
+        from gotunnel.modproxy.zipsum import sum_of
+
+        return await in_thread("h1", lambda: sum_of(path))

@@ -29,12 +29,12 @@ from gotunnel.errors import ModuleError
 from gotunnel.modproxy import bundle
 from gotunnel.modproxy.bundle import BundleError, Entry, Manifest
 from gotunnel.modproxy.closure import TOOLCHAIN, Item
-from gotunnel.modproxy.dirhash import h1_of_go_mod, h1_of_zip
+from gotunnel.modproxy.dirhash import h1_of_go_mod
 from gotunnel.modproxy.gosum import GoSum
 from gotunnel.modproxy.records import RecordsError, Sums, prove
 from gotunnel.modproxy.sumdb import SumDB, SumDBSetting
 from gotunnel.modproxy.tarform import PIECE, Reader, TarError
-from gotunnel.modproxy.zipsum import check_zip
+from gotunnel.modproxy.zipsum import sum_of
 from gotunnel.storage import Store
 from gotunnel.tasks import in_thread
 
@@ -239,8 +239,7 @@ def _look(item: Item, path: Path) -> str:
         return ""
     if item.kind == "mod":
         return h1_of_go_mod(path.read_bytes())
-    check_zip(path, item.module, item.version)
-    return h1_of_zip(str(path))
+    return sum_of(path, item.module, item.version)
 
 
 def vouched(item: Item, h1: str, proved: Sums, go_sum: GoSum, trust: Trust, database: str) -> str:

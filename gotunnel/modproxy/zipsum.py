@@ -1,9 +1,10 @@
-"""A module zip that streams by: its h1 sum without a file; and the rules for what may be in one.
+"""The h1 sum of a module zip, of one that streams by too; and the rules for what may be in one.
 
 Rules:
 - `ZipSum` reads the local headers in order, and in the end holds the central directory against them: what
   another reader could see otherwise (gaps, other names, sizes, double or hidden entries, anything behind the
-  end) is refused.
+  end) is refused.  Python's zipfile reads over much at which go's reader gives up: a zip of the right sum by
+  the one could be useless to the other, for ever where it is stored.
 - Memory is bounded: one piece of content, a digest and a name for each entry.
 - Names, sizes and collisions are judged as go does before it unpacks; letters of Unicode versions newer
   than Python's are let through to it.
@@ -19,7 +20,6 @@ import posixpath
 import re
 import struct
 import unicodedata
-import zipfile
 import zlib
 from collections.abc import Generator
 from pathlib import Path
@@ -67,8 +67,8 @@ class _Entry:
 class ZipSum:
     """The h1 sum of a zip that is fed piece by piece.
 
-    With `module` and `version` the names in it are judged too, as `check_zip` does.  Every method raises
-    ValueError for what isn't a plain module zip, and from then on always.
+    With `module` and `version` the names in it are judged too, as by go.  Every method raises ValueError for
+    what isn't a plain module zip, and from then on always.
     """
 
     def __init__(self, module: str = "", version: str = "") -> None:
@@ -324,21 +324,16 @@ _LETTERS = ("Lu", "Ll", "Lt", "Lm", "Lo", "Cn")  # Cn: not known to this Python
 _PLAIN = re.compile(r"[A-Za-z0-9!#$%&()+,.=@\[\]^_{}~ /-]+")
 
 
-def check_zip(path: Path, module: str, version: str) -> None:
-    """Hold a zip against go's rules for the zip of this module.  Blocks.
+def sum_of(path: Path, module: str = "", version: str = "") -> str:
+    """The h1 sum of the zip at `path`, looked at as by `ZipSum`.  Blocks.
 
     Raises ValueError with one line, OSError where the file can't be read.
     """
-    if path.stat().st_size > MAX_ZIP:
-        raise _odd(f"larger than {MAX_ZIP >> 20} MiB")
-    names = _Names(module, version)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                raw = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
-                names.add(raw, info.file_size)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, struct.error) as error:
-        raise _odd(str(error)) from error
+    summing = ZipSum(module, version)
+    with path.open("rb") as file:
+        while data := file.read(4 * _PIECE):
+            summing.feed(data)
+    return summing.finish()
 
 
 class _Names:
