@@ -122,7 +122,7 @@ def check_story(out: str) -> None:
         r"modules\.demo\.invalid(?s:.*?)^   fails|^   fails: still no answer for modules\.demo\.invalid",
         r"^   \$ gotunnel run -F \.\./ssh_config -J jump-1 -J jump-2 \\",
         r"^       --events \.\./events\.jsonl -- go mod tidy",
-        r"jump-1 carries the first request",
+        r"jump-[12] carries the first request",
         r"kill -9 \d+: jump-1 is dead, \w+'s zip half way through it",
         r"jump-2 answers, \d+ ms after the kill",
         r"go mod tidy is done: 24 modules",

@@ -117,6 +117,7 @@ async def test_without_a_thread_to_be_had_the_name_is_not_resolved(monkeypatch: 
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr("threading.Thread.start", start)
+    monkeypatch.setattr("gotunnel.tasks._idle", [])  # none that another test left is free
     assert (await refusal_of(DirectDialer(), TARGET)).finding == "dns.timeout"
 
 
