@@ -12,7 +12,8 @@ import pytest
 
 from gotunnel.address import HostPort
 from gotunnel.listener.sockets import address_of, bind
-from gotunnel.modproxy.resume import AGAIN, STRANGER, Absence, Front, Persistence
+from gotunnel.modproxy import STRANGER
+from gotunnel.modproxy.resume import AGAIN, Absence, Front, Persistence
 
 BODY = bytes(range(256)) * 2000
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: "x"\r\n\r\n'

@@ -27,13 +27,13 @@ import h11
 
 from gotunnel.address import HostPort
 from gotunnel.dataclass import dataclass
+from gotunnel.modproxy import STRANGER
 from gotunnel.tasks import Tasks
 
 PATIENCE = 15.0  # seconds for a service to return
 AGAIN = 2
 IDLE = 75.0  # seconds that a connection may idle between two requests, as at the service
 CONNECTIONS = 256
-STRANGER = b"404 page not found\n"
 _CONNECT = 5.0  # seconds
 _PAUSE = 0.05  # seconds between two tries to reach a service
 _HEAD = 64 << 10
@@ -130,7 +130,11 @@ class Front:
         self._absence, self._moving = Absence(patience), asyncio.Lock()
         self._tasks = Tasks("front")
         self._listener: asyncio.Server | None = None
-        self.gave_up = False  # a service was waited for in vain
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether a service was waited for in vain, and hasn't answered since."""
+        return self._absence.since is not None and not self._absence.left(time.monotonic())
 
     async def start(self, listening: socket.socket) -> None:
         """Serve on a bound socket, which is ours from now on."""
@@ -182,8 +186,7 @@ class Front:
                 link.drop()
                 now = time.monotonic()
                 pause = persistence.again(now, reached=broken.reached, moved=told.size > before)
-                if pause is None and (broken.reached or not await self._moved(place)):
-                    self.gave_up = self.gave_up or not broken.reached
+                if pause is None and (broken.reached or not await self._move(place)):
                     await self._give_up(broken, child, told)
                     return
                 await asyncio.sleep(pause or 0)
@@ -205,7 +208,7 @@ class Front:
         target = place.path + request.target[len(self._ours.path) :]
         return h11.Request(method=request.method, target=target, headers=headers)
 
-    async def _moved(self, away: _Place) -> bool:
+    async def _move(self, away: _Place) -> bool:
         """Ask another module proxy from now on than `away`; False where there is none."""
         async with self._moving:
             if self._place is not away:
@@ -221,7 +224,7 @@ class Front:
             return True
 
     def _there(self) -> None:
-        self._absence.since, self.gave_up = None, False
+        self._absence.since = None
 
 
 async def _once(

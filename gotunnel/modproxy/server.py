@@ -31,6 +31,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from gotunnel.address import one_line, redact
 from gotunnel.errors import ModuleError
+from gotunnel.modproxy import STRANGER
 from gotunnel.modproxy.proxy import Answer, Project
 from gotunnel.modproxy.walk import sourced
 from gotunnel.modproxy.web_import import import_web
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 KEEP_ALIVE = 75.0  # seconds that a connection may idle
 HEAD = 20.0  # seconds for the first head
 _EARLY = 64 << 10  # bytes that are kept until aiohttp is there
-_STRANGER = b"404 page not found\n"
 _NONSENSE = b"400 bad request\n"
 _SERVER = {"Server": "-"}  # aiohttp would say what listens here, and its versions, to a stranger
 _TEXT = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"} | _SERVER
@@ -169,7 +169,7 @@ class Server:
     async def _handle(self, request: BaseRequest) -> web.StreamResponse:
         found = self._admitted(request)
         if found is None:
-            return self._reply(404, _STRANGER)
+            return self._reply(404, STRANGER)
         path, project = found
         if project is None:
             headers = {"WWW-Authenticate": 'Basic realm="gotunnel"'}

@@ -21,7 +21,7 @@ import socket
 from typing import TYPE_CHECKING, Any, cast
 
 from gotunnel.upstream.ssh_growth import Traffic
-from gotunnel.upstream.ssh_send import Sender
+from gotunnel.upstream.ssh_send import CHANNEL_DATA, TAG, Sender
 from gotunnel.upstream.tcp_info import counted
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ _ROOM = 512 * 1024  # bytes read at once; holds the largest packet that we let a
 _PIECE = 192 * 1024  # bytes written at once; more than a socket takes would have to be copied
 _SMALL = 16 * 1024  # bytes; a read of less may be one that the server waits for an ACK of
 _WORTH = 1024  # a packet of fewer bytes gains nothing
-_TAG = 16  # AES-GCM's authentication tag
 _SEGMENT = 1448  # bytes; about as many are in one
-_CHANNEL_DATA = 94  # RFC 4254 §5.2
 
 
 def insides_known() -> bool:
@@ -150,7 +148,7 @@ class Feed(asyncio.BufferedProtocol):
                 return
             pending = len(connection._inpbuf)
             if connection._recv_handler == connection._recv_packet:  # it holds a part: the rest of that alone
-                rest = 4 + connection._pktlen + _TAG - connection._recv_blocksize - pending
+                rest = 4 + connection._pktlen + TAG - connection._recv_blocksize - pending
                 self._give(min(self._end, self._start + rest) if rest > 0 else self._end)
                 continue
             if pending or connection._recv_handler != connection._recv_pkthdr:
@@ -161,7 +159,7 @@ class Feed(asyncio.BufferedProtocol):
                 start = self._start
                 if self._end - start < 4:
                     return
-                size = 4 + from_bytes(view[start : start + 4], "big") + _TAG
+                size = 4 + from_bytes(view[start : start + 4], "big") + TAG
                 if size > _ROOM // 2:
                     self._give(self._end)  # no packet that we allowed: asyncssh will say so
                     return
@@ -184,7 +182,7 @@ class Feed(asyncio.BufferedProtocol):
             plain = self._cipher.decrypt(keys._iv, view[start + 4 : end], view[start : start + 4])
         except self._invalid:
             return False  # asyncssh will find the same, and end the connection
-        if plain[1] != _CHANNEL_DATA:
+        if plain[1] != CHANNEL_DATA:
             return False
         channel = connection._channels.get(int.from_bytes(plain[2:6], "big"))
         size = int.from_bytes(plain[6:10], "big")
@@ -198,7 +196,7 @@ class Feed(asyncio.BufferedProtocol):
         ):
             return False
         keys._update_iv()
-        connection._finish_recv_packet(_CHANNEL_DATA, connection._recv_seq)
+        connection._finish_recv_packet(CHANNEL_DATA, connection._recv_seq)
         self._start = end
         self._channel = channel
         self._held.append(memoryview(plain)[10 : 10 + size])

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 _IGNORE = 2  # RFC 4253 §11.2
-_CHANNEL_DATA = 94  # RFC 4254 §5.2
+CHANNEL_DATA = 94  # RFC 4254 §5.2
 _HEAD = struct.Struct(
     ">IBBII"
 )  # lengths of packet and padding (RFC 4253 §6), kind, channel, length of the data
 _BEFORE = 9  # bytes of a payload before its data: kind, channel, length
-_TAG = 16
+TAG = 16  # bytes of AES-GCM's authentication tag
 _PIECE = 192 * 1024  # bytes of data sealed for one write
 
 
@@ -86,21 +86,21 @@ class Sender:
         assert cipher is not None
         block = connection._send_blocksize
         packets = -(-len(data) // largest)
-        sealed = bytearray(len(data) + packets * (_HEAD.size + 4 + block + _TAG))
+        sealed = bytearray(len(data) + packets * (_HEAD.size + 4 + block + TAG))
         with memoryview(sealed) as room:
             end = 0
             for at in range(0, len(data), largest):
                 size = min(largest, len(data) - at)
                 payload = _BEFORE + size
                 padding = 4 + -(connection._send_enchdrlen + payload + 4) % block
-                head = _HEAD.pack(1 + payload + padding, padding, _CHANNEL_DATA, channel, size)
+                head = _HEAD.pack(1 + payload + padding, padding, CHANNEL_DATA, channel, size)
                 with data[at : at + size] as piece:
                     clear, packet = head[:4], b"".join((head[4:], piece, os.urandom(padding)))
                 room[end : end + 4] = clear
                 end += 4
-                with room[end : end + len(packet) + _TAG] as place:
+                with room[end : end + len(packet) + TAG] as place:
                     cipher.encrypt_into(keys._iv, packet, clear, place)
-                end += len(packet) + _TAG
+                end += len(packet) + TAG
                 keys._update_iv()
                 connection._rekey_bytes_sent += len(packet)
         del sealed[end:]
