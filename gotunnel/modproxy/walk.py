@@ -5,7 +5,7 @@ Rules:
 - Equal mirrors are asked the healthiest first; one that is slow to answer is hedged by the next, for
   immutable files only.  The loser is cancelled.
 - Where several sources failed one after the other, and one of them in a way that may pass, all are asked
-  again (ROUNDS) before go hears of it, which asks once: it may have lost its way out just when it was its turn.
+  again (ROUNDS) before go hears of it, which asks once: it may have lost its way out just at its turn.
 - What is told in the end: what decides whether go itself would go on to the `direct` of its list is the last
   source's word; else a source that couldn't be asked weighs more than one that said 404.
 - Wrong bytes weigh most: go must not hear of a 404 where something is foul.
